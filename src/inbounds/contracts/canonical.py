@@ -13,9 +13,7 @@ from inbounds.contracts.units import INTEGER_MAX
 
 def canonical(value: Any) -> bytes:
     """Encode as RFC 8785 bytes; TypeError or ValueError for what has no exact canonical form here."""
-    return json.dumps(
-        _ordered(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False
-    ).encode("utf-8")
+    return json.dumps(_ordered(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
 
 
 def digest(value: Any) -> str:
