@@ -1,0 +1,40 @@
+"""The blast radius: what a run can affect at most, computed from its bound contract before it starts (Q1).
+
+Only what the contract grants; what the host really enforces is measured by preflight and stands beside it.
+"""
+
+from typing import Any
+
+from inbounds.contracts.bound import Contract
+from inbounds.contracts.job import GATEWAY_PORT
+from inbounds.contracts.units import show_duration, show_usd
+
+
+def radius(contract: Contract, hosts: tuple[str, ...]) -> dict[str, Any]:
+    """A plain dictionary of short sentences, hashed into run.accepted and shown on one screen."""
+    limits = contract.numbers()
+    return {
+        "can_write": [f"{target} (kept only if judged in scope)" for target in contract.targets],
+        "cannot_write": [
+            f"{path} (read-only or restored before judgement)"
+            for path in (*contract.protected, *(pin.path for pin in contract.acceptance))
+        ],
+        "can_read": [
+            f"thread {contract.thread}",
+            *(f"interface {path}" for path in contract.interfaces),
+            "system programs and libraries, the dependency layer",
+        ],
+        "cannot_read": ["the rest of the repository", "home directories", "credentials", "other processes"],
+        "network": [
+            f"none but the metered gateway (127.0.0.1:{GATEWAY_PORT} inside), which asks {host}" for host in hosts
+        ],
+        "can_execute": ["system programs, the interpreter, the dependency layer; nothing that it wrote"],
+        "money_at_most": f"${show_usd(limits.budget_micro_usd)}",
+        "time_at_most": show_duration(limits.wall_clock_ms),
+        "resources_at_most": (
+            f"{limits.processes} processes, {limits.memory_bytes >> 20} MiB memory, {limits.disk_bytes >> 20} MiB disk"
+        ),
+        "lands_on": f"{contract.branch} in a store outside the repository"
+        + (f", then {contract.promote_to} if the gate lets it" if contract.promote_auto else ""),
+        "undo": "inbounds rollback RUN for what landed, inbounds discard RUN for what did not",
+    }

@@ -1,0 +1,181 @@
+"""What people write: policy.yaml, config.yaml, requirements.yaml and WORK_PLAN.json as frozen models.
+
+Unknown keys are refused (msgspec); values keep the form in which people write them, `narrow.py` makes them concrete.
+The models are also the source of the published JSON Schemas (B14).
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4_000)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+RelativePath = Annotated[str, msgspec.Meta(min_length=1, max_length=1_024)]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+FrId = Annotated[str, msgspec.Meta(pattern="^FR-[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+PlanId = Annotated[str, msgspec.Meta(pattern="^PLAN-[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Amount = str | int
+DocumentVersion = Literal[1]
+
+
+class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Frozen, and strict about keys."""
+
+
+class LimitsText(_Model, frozen=True):
+    """Limits as people write them ("30m", "5", "2G"); absent means: inherit (see limits.RULES)."""
+
+    wall_clock: Amount | None = None
+    iterations: int | None = None
+    no_progress: int | None = None
+    turns: int | None = None
+    tool_calls: int | None = None
+    file_changes: int | None = None
+    budget_usd: Amount | None = None
+    request_usd: Amount | None = None
+    tokens: int | None = None
+    denials: int | None = None
+    memory: Amount | None = None
+    processes: int | None = None
+    disk: Amount | None = None
+    inodes: int | None = None
+
+
+class Operator(_Model, frozen=True):
+    """A person who may sign plans and approvals: a name and an SSH public key (O7)."""
+
+    name: Name
+    key: Text
+
+
+class Enforcement(_Model, frozen=True):
+    """What the host must enforce for a run to start (F10, P1-P3)."""
+
+    level: Annotated[int, msgspec.Meta(ge=1, le=3)] = 1
+    require: tuple[Name, ...] = ()
+
+
+class MonthBudget(_Model, frozen=True):
+    """Monthly caps in dollars and the zone in which a month turns (G3)."""
+
+    organization_usd: Amount | None = None
+    thread_usd: Amount | None = None
+    time_zone: Name = "UTC"
+
+
+class Promotion(_Model, frozen=True):
+    """Whether the gate moves `development` by itself after DONE (K3)."""
+
+    development: Literal["auto", "manual"] = "manual"
+
+
+class Notify(_Model, frozen=True):
+    """Where a stop and a needed decision are told."""
+
+    desktop: bool = True
+    webhook: str | None = None
+
+
+class Policy(_Model, frozen=True):
+    """Repository-wide `.inbounds/policy.yaml`: the widest that any thread of this repository gets."""
+
+    version: DocumentVersion
+    operators: tuple[Operator, ...]
+    limits: LimitsText = LimitsText()
+    agents: tuple[Name, ...] = ("reference", "claude", "codex")
+    models: tuple[Name, ...] = ()
+    profile: Literal["standard", "strict"] = "standard"
+    enforcement: Enforcement = Enforcement()
+    month: MonthBudget = MonthBudget()
+    promotion: Promotion = Promotion()
+    notify: Notify = Notify()
+    protected: tuple[RelativePath, ...] = ()
+
+
+class Tests(_Model, frozen=True):
+    """How a thread's tests run: pytest arguments or a command that writes JUnit XML to $INBOUNDS_JUNIT (C6)."""
+
+    runner: Literal["pytest", "junit"] = "pytest"
+    command: tuple[Text, ...] = ("python", "-m", "pytest")
+    paths: tuple[RelativePath, ...] = ()
+    pythonpath: tuple[RelativePath, ...] = ()
+    known_failing: tuple[Text, ...] = ()
+    timeout: Amount = "10m"
+
+
+class Interfaces(_Model, frozen=True):
+    """What a thread sees beside its own directory, read-only (B6)."""
+
+    read: tuple[RelativePath, ...] = ()
+
+
+class Config(_Model, frozen=True):
+    """A thread's `.inbounds/config.yaml` (B4)."""
+
+    version: DocumentVersion
+    owner: Name
+    limits: LimitsText = LimitsText()
+    agents: tuple[Name, ...] | None = None
+    models: tuple[Name, ...] | None = None
+    tests: Tests = Tests()
+    interfaces: Interfaces = Interfaces()
+    dependencies: tuple[RelativePath, ...] = ()
+
+
+class Acceptance(_Model, frozen=True):
+    """One criterion, bound to an executable test by its id relative to the repository (A4, M5)."""
+
+    criterion: Text
+    test: Text
+    sha256: Sha256 | None = None
+
+
+class Requirement(_Model, frozen=True):
+    """One Functional Requirement (A1-A9)."""
+
+    id: FrId
+    owner: Name
+    objective: Text
+    acceptance: tuple[Acceptance, ...]
+    non_goals: tuple[Text, ...] = ()
+    inputs: tuple[RelativePath, ...] = ()
+    outputs: tuple[RelativePath, ...] = ()
+    security: tuple[Text, ...] = ()
+    prohibited: tuple[Text, ...] = ()
+    cost_ceiling_usd: Amount | None = None
+    runtime_ceiling: Amount | None = None
+    done: Text = "every acceptance test passes and no judge objects"
+    rollback: Text = "inbounds rollback RUN"
+
+
+class Requirements(_Model, frozen=True):
+    """A thread's `.inbounds/requirements.yaml` (B1)."""
+
+    version: DocumentVersion
+    requirements: tuple[Requirement, ...]
+
+
+class RequirementRef(_Model, frozen=True):
+    """A requirement by identifier and, once signed, by hash (A9)."""
+
+    id: FrId
+    sha256: Sha256 | None = None
+
+
+class Plan(_Model, frozen=True):
+    """WORK_PLAN.json (J1-J11)."""
+
+    version: DocumentVersion
+    plan_id: PlanId
+    requirements: tuple[RequirementRef, ...]
+    targets: tuple[RelativePath, ...]
+    expected_changes: tuple[Text, ...]
+    risk: Literal["low", "medium", "high"]
+    limits: LimitsText = LimitsText()
+    coverage_min_percent: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+    branch: Annotated[str, msgspec.Meta(pattern="^agent/[A-Za-z0-9._/-]{1,150}$")] | None = None
+    promote_to: Literal["development", "none"] = "development"
+    security_gate: Literal["high", "medium"] = "high"
+    stop_conditions: tuple[Name, ...] = ()
+    agent: Name | None = None
+    model: Name | None = None

@@ -1,0 +1,92 @@
+"""Narrowing: ceiling, policy, thread, plan, flags; each step may only tighten (B13, STYLE principle 4).
+
+One function per kind of bound; a step that widens is an OperatorError that names both places. It does not read files.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from inbounds.contracts.documents import LimitsText
+from inbounds.contracts.errors import OperatorError
+from inbounds.contracts.limits import RULES, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One step of narrowing: its name for people, what it says, and the line of each key it sets."""
+
+    name: str
+    limits: LimitsText
+    lines: Mapping[str, int]
+
+    def where(self, key: str) -> str:
+        """Return "file:line" of a key, or the layer's name when it has no lines (flags)."""
+        return f"{self.name}:{self.lines[key]}" if key in self.lines else self.name
+
+
+def narrow_limits(policy: Layer, children: Iterable[Layer]) -> tuple[Limits, dict[str, str]]:
+    """Concrete limits and where each came from; where policy is silent, the default is what it says."""
+    values: dict[str, int] = {}
+    sources: dict[str, str] = {}
+    layers = tuple(children)
+    for rule in RULES:
+        value, source, text = rule.default, "built-in default", ""
+        said = getattr(policy.limits, rule.key)
+        if said is not None:
+            value, source, text = _parsed(policy, rule.key, said), policy.where(rule.key), str(said)
+            if value > rule.ceiling:
+                raise OperatorError(
+                    f"{rule.key}: {said} is above what this program allows",
+                    where=source,
+                    expected=f"at most {rule.ceiling} ({rule.why})",
+                )
+        for layer in layers:
+            said = getattr(layer.limits, rule.key)
+            if said is None:
+                continue
+            child = _parsed(layer, rule.key, said)
+            if child > value:
+                raise OperatorError(
+                    f"{rule.key}: {said} widens what {source} allows",
+                    where=layer.where(rule.key),
+                    expected=f"at most {text or value}",
+                    fix=f"lower it, or have the policy's owner raise {rule.key}",
+                )
+            value, source, text = child, layer.where(rule.key), str(said)
+        values[rule.field], sources[rule.key] = value, source
+    return Limits(**values), sources
+
+
+def narrow_names(kind: str, parent: tuple[str, ...], child: tuple[str, ...] | None, where: str) -> tuple[str, ...]:
+    """A child's allowlist must be a subset; None inherits; an empty parent list allows nothing beyond itself."""
+    if child is None:
+        return parent
+    extra = [name for name in child if name not in parent]
+    if extra:
+        raise OperatorError(
+            f"{kind} {', '.join(extra)} not allowed above",
+            where=where,
+            expected=f"some of: {', '.join(parent) or 'none'}",
+            fix=f"remove it, or have the policy's owner add it to {kind}",
+        )
+    return child
+
+
+def tighter(first: LimitsText, second: LimitsText) -> LimitsText:
+    """The tighter of two on each key: how several requirements' ceilings make one layer."""
+    out: dict[str, str | int] = {}
+    for rule in RULES:
+        said = [v for v in (getattr(first, rule.key), getattr(second, rule.key)) if v is not None]
+        if said:
+            out[rule.key] = min(said, key=rule.parse)
+    return msgspec.convert(out, LimitsText)
+
+
+def _parsed(layer: Layer, key: str, said: str | int) -> int:
+    rule = next(r for r in RULES if r.key == key)
+    try:
+        return rule.parse(said)
+    except ValueError as error:
+        raise OperatorError(f"{key}: {error}", where=layer.where(key), expected=f"such as {rule.default}") from None

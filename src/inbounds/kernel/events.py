@@ -1,0 +1,227 @@
+"""What can happen to a run: the journal's records as typed events, and the parsing between the two.
+
+Each event is one record kind; fields are what a stop rule needs, the rest of a record's data stays in the journal.
+Standard library only; no clock: `at_ms` (Unix milliseconds) arrives with every event.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+from inbounds.contracts.limits import Limits, from_json
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The contract is bound and journalled: the run exists."""
+
+    KIND = "run.accepted"
+    limits: Limits
+    profile: str
+    required_judges: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PreflightFinished:
+    """The host was probed and the baseline suite ran."""
+
+    KIND = "preflight.finished"
+    ok: bool
+    reasons: tuple[str, ...]
+    failing: int
+
+
+@dataclass(frozen=True, slots=True)
+class IterationStarted:
+    """An agent was told to go."""
+
+    KIND = "iteration.started"
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The gateway settled one request; `spent_micro_usd` is the run's total with it."""
+
+    KIND = "model.usage"
+    spent_micro_usd: int
+    input_tokens: int
+    output_tokens: int
+    tool_calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRefused:
+    """The gateway refused a request; `cap` names a spent cap, or is empty for other reasons."""
+
+    KIND = "model.refused"
+    reason: str
+    cap: str
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """The agent reached for something and was refused, or opened a decoy (`sensitive`)."""
+
+    KIND = "denial"
+    what: str
+    detail: str
+    sensitive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JailExited:
+    """A jail ended; only the coder's moves the run on."""
+
+    KIND = "jail.exited"
+    role: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """The workspace was turned into a tree of the trusted store."""
+
+    KIND = "snapshot.taken"
+    n: int
+    tree: str
+    changed: int
+    complete: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One judge's verdict; `rules` are the ids of its critical and high findings."""
+
+    KIND = "verdict"
+    judge: str
+    outcome: str
+    summary: str
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IterationFinished:
+    """All judges spoke about one iteration's tree."""
+
+    KIND = "iteration.finished"
+    n: int
+    tree: str
+    changed: bool
+    progress: bool
+    acceptance_failing: int
+    failing_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitMade:
+    """The iteration's tree stands on the agent branch."""
+
+    KIND = "commit.made"
+    n: int
+    commit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed; journalled only when it decides something."""
+
+    KIND = "clock.tick"
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What the workspace holds now (rootless has no quota: polled, so an overshoot is possible and stated)."""
+
+    KIND = "volume.polled"
+    bytes: int
+    inodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Something of ours or of the host failed; `part` is gateway, broker, host, agent, contract or supervisor."""
+
+    KIND = "part.failed"
+    part: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorStopped:
+    """A person asked for a stop."""
+
+    KIND = "operator.stopped"
+    who: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopStep:
+    """One step of the stop sequence was carried out."""
+
+    KIND = "stop.step"
+    step: str
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The run's last record."""
+
+    KIND = "run.finished"
+    code: str
+
+
+Event: TypeAlias = (
+    Accepted
+    | PreflightFinished
+    | IterationStarted
+    | Usage
+    | ModelRefused
+    | Denial
+    | JailExited
+    | SnapshotTaken
+    | Judged
+    | IterationFinished
+    | CommitMade
+    | Tick
+    | Polled
+    | Failed
+    | OperatorStopped
+    | StopStep
+    | Finished
+)
+
+EVENTS: tuple[type[Event], ...] = (
+    Accepted,
+    PreflightFinished,
+    IterationStarted,
+    Usage,
+    ModelRefused,
+    Denial,
+    JailExited,
+    SnapshotTaken,
+    Judged,
+    IterationFinished,
+    CommitMade,
+    Tick,
+    Polled,
+    Failed,
+    OperatorStopped,
+    StopStep,
+    Finished,
+)
+BY_KIND: dict[str, type[Event]] = {event.KIND: event for event in EVENTS}
+
+
+def parse(kind: str, data: Mapping[str, Any]) -> Event | None:
+    """The event in a record, or None for kinds that no rule reads; KeyError or TypeError for a malformed record."""
+    event = BY_KIND.get(kind)
+    if event is None:
+        return None
+    if event is Accepted:
+        return Accepted(from_json(data["limits"]), data["profile"], tuple(data["required_judges"]))
+    values = {field.name: data[field.name] for field in fields(event)}
+    return event(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})

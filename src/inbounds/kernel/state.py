@@ -1,0 +1,43 @@
+"""What the kernel remembers of a run; everything in it follows from the journal. Standard library only."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from inbounds.contracts.limits import DEFAULT, Limits
+
+
+class Phase(StrEnum):
+    """Where a run is; the arrows are in decide.py."""
+
+    NEW = "new"
+    PREFLIGHT = "preflight"
+    STARTING = "starting"
+    WORKING = "working"
+    SNAPSHOT = "snapshot"
+    JUDGING = "judging"
+    COMMITTING = "committing"
+    STOPPING = "stopping"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One run's state; counters are totals unless their name says iteration."""
+
+    phase: Phase = Phase.NEW
+    limits: Limits = DEFAULT
+    profile: str = "standard"
+    required_judges: tuple[str, ...] = ()
+    started_ms: int = 0
+    n: int = 0
+    iteration_turns: int = 0
+    spent_micro_usd: int = 0
+    tokens: int = 0
+    tool_calls: int = 0
+    denials: int = 0
+    without_progress: int = 0
+    tree: str = ""
+    halted: bool = False
+    verdicts: dict[str, str] = field(default_factory=dict)
+    acceptance_failing: int = -1
+    done: bool = False
