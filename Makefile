@@ -1,0 +1,45 @@
+# make demo | test | check | requirements     each makes .venv when it is not there
+#   PYTHON=python3.12   the interpreter to make .venv with      VENV=dir     another place for it
+#   WHEEL=dist/x.whl    install and test this wheel instead of the checkout
+#   ARGS="-k jail"      more arguments for pytest               LIVE=1       the demo with a real provider
+SHELL := /bin/sh
+WHEEL ?=
+VENV ?= $(if $(WHEEL),.venv-wheel,.venv)
+ARGS ?=
+LIVE ?=
+READY := $(VENV)/.inbounds-ready
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint requirements lock clean
+
+help: ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile | expand -t 20
+
+setup: $(READY) ## make .venv
+
+$(READY): pyproject.toml $(WHEEL)
+	@sh tools/setup_venv.sh "$(VENV)" "$(WHEEL)"
+
+demo: $(READY) ## the main job, three acts, no key and no question asked (LIVE=1: real provider)
+	@"$(BIN)/inbounds" demo $(if $(LIVE),--live)
+
+test: $(READY) ## the whole suite; says what was skipped and why
+	@INBOUNDS_TEST_WHEEL=$(if $(WHEEL),1) "$(BIN)/python" -m pytest $(ARGS)
+
+lint: $(READY)
+	"$(BIN)/ruff" check
+	"$(BIN)/ruff" format --check
+	"$(BIN)/mypy"
+	"$(BIN)/lint-imports"
+
+check: lint test requirements ## everything that CI runs
+
+requirements: $(READY) ## which of the catalogue's requirements have a proof that passed
+	@"$(BIN)/python" tools/requirements.py
+
+lock: ## renew uv.lock from pyproject.toml
+	@sh tools/lock.sh
+
+clean: ## remove what make made
+	rm -rf .venv .venv-wheel dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
