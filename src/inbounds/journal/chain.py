@@ -1,0 +1,172 @@
+"""The journal's record: one canonical JSON line, chained by SHA-256 to the line before it (H14).
+
+Knows bytes and hashes only: not what a kind means, not who writes, not where the file is. Standard library and
+`contracts.canonical`, so that the verifier stays small.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inbounds.contracts.canonical import canonical
+from inbounds.contracts.units import INTEGER_MAX
+
+FORMAT = 1  # the version that `journal.opened` carries; newer is refused, older is migrated by a record
+GENESIS = "0" * 64
+
+# The longest line: a snapshot of some 20,000 changed paths; longer data is cut by the writer, which says so.
+LINE_BYTES_MAX = 4 << 20
+# A verifier holds all records of one run in memory: a week at one record a second, with room to spare.
+RECORDS_MAX = 2_000_000
+DEPTH_MAX = 32  # nesting of data; far above every kind in the vocabulary, far below the interpreter's recursion limit
+
+KIND = re.compile(r"[a-z][a-z_]{0,31}(?:\.[a-z][a-z_]{0,31})?")
+_TAIL = re.compile(
+    rb',"hash":"([0-9a-f]{64})","kind":"([a-z_.]{1,64})","prev":"([0-9a-f]{64})","seq":(0|[1-9][0-9]{0,15})\}'
+)
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, sort_keys=True).encode
+
+
+class ChainError(ValueError):
+    """A line or file that is no journal; `rule` names what does not hold, `line` counts from 1 (0: the file)."""
+
+    def __init__(self, rule: str, detail: str, line: int = 0) -> None:
+        """Keep the parts apart for the verifier's report."""
+        self.rule, self.detail, self.line = rule, detail, line
+        super().__init__(f"line {line}: {rule}: {detail}" if line else f"{rule}: {detail}")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One journal line; `at_ms` is Unix time in milliseconds, `hash` covers everything else, `prev` included."""
+
+    seq: int
+    at_ms: int
+    kind: str
+    data: dict[str, Any]
+    prev: str
+    hash: str
+
+
+def encode(seq: int, at_ms: int, kind: str, data: dict[str, Any], prev: str) -> tuple[Record, bytes]:
+    """Make the record and its line, newline included. TypeError or ValueError for data without a canonical form.
+
+    Text that is no Unicode (a lone surrogate, from a file name that is not UTF-8) is written as its escape: hostile
+    names must not be able to stop the journal.
+    """
+    if not KIND.fullmatch(kind):
+        raise ValueError(f"{kind!r} is no kind of record")
+    if not 0 <= at_ms <= INTEGER_MAX:
+        raise ValueError(f"{at_ms} is no time in milliseconds")
+    try:
+        body = _canonical(data)
+    except UnicodeEncodeError:
+        data = _mended(data)
+        body = _canonical(data)
+    # RFC 8785 order of the outer keys: at_ms, data, hash, kind, prev, seq; the hash is over the same without `hash`.
+    head = _head(at_ms, body)
+    tail = b',"kind":"%b","prev":"%b","seq":%d}' % (kind.encode(), prev.encode(), seq)
+    digest = hashlib.sha256(head + tail).hexdigest()
+    line = b'%b,"hash":"%b"%b\n' % (head, digest.encode(), tail)
+    return Record(seq, at_ms, kind, data, prev, digest), line
+
+
+def decode(line: bytes, number: int = 0) -> Record:
+    """Parse one whole line (no newline) and check its own hash; ChainError says what does not hold.
+
+    The line must be byte for byte what `encode` writes: two readers can then not see two different records.
+    """
+    if len(line) > LINE_BYTES_MAX:
+        raise ChainError("line too long", f"{len(line)} bytes, at most {LINE_BYTES_MAX}", number)
+    start = line.rfind(b',"hash":"')
+    match = _TAIL.fullmatch(line, start) if start >= 0 else None
+    if match is None:
+        raise ChainError("not a record", "the line does not have a journal record's form", number)
+    stated = match[1].decode()
+    found = hashlib.sha256(line[:start] + line[match.end(1) + 1 :]).hexdigest()
+    if found != stated:
+        raise ChainError("edited", f"its hash is {found[:16]}…, it states {stated[:16]}…", number)
+    try:
+        value = json.loads(line)
+        at_ms, data = value["at_ms"], value["data"]
+        again = _head(at_ms, _canonical(data)) if type(at_ms) is int and isinstance(data, dict) else b""
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ChainError("not a record", f"{type(error).__name__}: {error}"[:200], number) from None
+    if again != line[:start]:
+        raise ChainError("not canonical", "the line is not in RFC 8785 form", number)
+    return Record(int(match[4]), at_ms, match[2].decode(), data, match[3].decode(), stated)
+
+
+def records(path: Path) -> Iterator[Record]:
+    """Every whole record in file order, each with its own hash checked; the chain is `linked`'s business.
+
+    An unfinished last line (no newline) raises ChainError "torn" after the whole ones were given.
+    """
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(LINE_BYTES_MAX + 2):
+            number += 1
+            if number > RECORDS_MAX:
+                raise ChainError("too many records", f"more than {RECORDS_MAX}", number)
+            if not line.endswith(b"\n"):
+                if len(line) > LINE_BYTES_MAX:
+                    raise ChainError("line too long", f"more than {LINE_BYTES_MAX} bytes", number)
+                raise ChainError("torn", f"{len(line)} bytes without an end of line", number)
+            yield decode(line[:-1], number)
+
+
+def linked(found: Iterator[Record]) -> Iterator[Record]:
+    """Pass records on while each follows the one before it: seq, prev and time; ChainError names the first break."""
+    seq, prev, at_ms = -1, GENESIS, 0
+    for record in found:
+        number = seq + 2
+        if record.seq != seq + 1:
+            raise ChainError("sequence", f"record {record.seq} stands where {seq + 1} is due", number)
+        if record.prev != prev:
+            raise ChainError("chain", f"record {record.seq} does not follow the record before it", number)
+        if record.at_ms < at_ms:
+            raise ChainError("time", f"record {record.seq} is {at_ms - record.at_ms} ms before its predecessor", number)
+        seq, prev, at_ms = record.seq, record.hash, record.at_ms
+        yield record
+
+
+def _head(at_ms: int, body: bytes) -> bytes:
+    return b'{"at_ms":%d,"data":%b' % (at_ms, body)
+
+
+def _canonical(data: dict[str, Any]) -> bytes:
+    # The C encoder sorts keys by code point, which is RFC 8785's order (UTF-16) for ASCII keys; the rest goes the
+    # slow way. This is what makes an append cost microseconds.
+    return _encode(data).encode() if _plain(data, DEPTH_MAX) else canonical(data)
+
+
+def _plain(value: Any, depth: int) -> bool:
+    if depth == 0:
+        raise ValueError(f"data is nested deeper than {DEPTH_MAX}")
+    kind: type[object] = type(value)
+    if kind is dict:
+        for key, item in value.items():
+            if type(key) is not str or not key.isascii():
+                return False
+            if type(item) is not str and not _plain(item, depth - 1):
+                return False
+        return True
+    if kind is list or kind is tuple:
+        return all(type(item) is str or _plain(item, depth - 1) for item in value)
+    if kind is int:
+        return bool(-INTEGER_MAX <= value <= INTEGER_MAX)
+    return value is None or kind is bool or kind is str
+
+
+def _mended(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_mended(key): _mended(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_mended(item) for item in value]
+    return value
