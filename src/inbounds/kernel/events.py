@@ -4,7 +4,7 @@ Each event is one record kind; fields are what a stop rule needs, the rest of a 
 Standard library only; no clock: `at_ms` (Unix milliseconds) arrives with every event.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
@@ -224,4 +224,5 @@ def parse(kind: str, data: Mapping[str, Any]) -> Event | None:
     if event is Accepted:
         return Accepted(from_json(data["limits"]), data["profile"], tuple(data["required_judges"]))
     values = {field.name: data[field.name] for field in fields(event)}
-    return event(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    make: Callable[..., Event] = event
+    return make(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
