@@ -1,0 +1,97 @@
+"""Starting a supervisor: the run's directory, the frozen contract in it, and one detached process that owns it.
+
+Provider keys go from here to the gateway through a sealed memory file whose descriptor the supervisor passes on unread.
+"""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inbounds.contracts.bound import Contract
+from inbounds.contracts.errors import HostError
+from inbounds.run.home import Home
+
+CONTRACT = "contract.json"
+BLAST = "blast_radius.json"
+JOURNAL = "journal.jsonl"
+SETTINGS = "settings.json"
+# What a supervisor and its children may see of the operator's environment: places and proxies, never secrets.
+KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR",
+                    "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A supervisor that runs: its process and the run's directory."""
+
+    run_dir: Path
+    process: "subprocess.Popen[bytes]"
+
+
+def prepare(home: Home, contract: Contract, blast: Mapping[str, Any], settings: Mapping[str, Any]) -> Path:
+    """Make the run's directory with the frozen contract; `settings` is how, never what (agent paths, gateway hosts)."""
+    run_dir = home.run(contract.run_id)
+    try:
+        run_dir.mkdir(mode=0o700, parents=True)
+        (run_dir / "logs").mkdir(mode=0o700)
+        _write(run_dir / CONTRACT, contract.encode())
+        _write(run_dir / BLAST, json.dumps(blast, sort_keys=True, ensure_ascii=False).encode())
+        _write(run_dir / SETTINGS, json.dumps(settings, sort_keys=True).encode())
+    except OSError as error:
+        raise HostError(
+            f"the run's directory cannot be made: {error.strerror}",
+            where=str(run_dir),
+            fix="free disk space or set INBOUNDS_HOME",
+        ) from error
+    return run_dir
+
+
+def start(home: Home, run_dir: Path, upstreams: bytes) -> Started:
+    """Start the supervisor; it lives on when this process ends. `upstreams` holds provider settings with keys."""
+    keys_fd = _sealed(upstreams)
+    try:
+        with (run_dir / "logs" / "supervisor.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-m", "inbounds.run", str(run_dir), "--keys-fd", str(keys_fd)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment(home),
+                cwd="/",
+                pass_fds=(keys_fd,),
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise HostError(f"the supervisor cannot be started: {error.strerror}", where=str(run_dir)) from error
+    finally:
+        os.close(keys_fd)
+    return Started(run_dir, process)
+
+
+def environment(home: Home) -> dict[str, str]:
+    """The environment of supervisor and promoter."""
+    kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+    return {**kept, "INBOUNDS_HOME": str(home.path), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _sealed(content: bytes) -> int:
+    fd = os.memfd_create("inbounds-upstreams", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    return fd
+
+
+def _write(path: Path, content: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
