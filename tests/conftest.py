@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
+# Test files import what stands beside them by its bare name, so such names are unique below tests/.
+sys.path[:0] = [str(ROOT / "tools"), *sorted(str(p) for p in (ROOT / "tests").iterdir() if p.is_dir())]
 
-import record  # noqa: E402 - tools/ is no package; the line above makes it reachable
+import record  # noqa: E402 - tools/ is no package; the lines above make it reachable
 
 WITHOUT = "INBOUNDS_TEST_WITHOUT"
 

@@ -1,0 +1,1 @@
+"""What both threads may read and neither may change alone."""
