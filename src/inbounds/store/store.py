@@ -1,0 +1,305 @@
+"""The trusted git store: a bare repository outside every jail, in which trees are made, compared and committed.
+
+Everything is done by git plumbing on objects; no work tree of an agent is ever given to git. Knows nothing of runs,
+plans or policies; protected refs are not its to move (promote/ does).
+"""
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from inbounds.contracts.errors import HostError, OperatorError, RefusedError
+from inbounds.store import git, hooks
+from inbounds.store.blobs import BlobWriter
+from inbounds.store.export import Owner, check_space, export
+from inbounds.store.index import Index
+from inbounds.store.tree import GITLINK, Change, Lines, Node, changes, lines, nodes
+from inbounds.store.walk import FILE, LINK, Entry
+
+OBJECT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+# A strict subset of git-check-ref-format(1): what this project makes itself.
+REF = re.compile(r"refs/[A-Za-z0-9_-]+(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+")
+FETCH_TIMEOUT_S = 1_800.0  # the first fetch copies a whole history
+BLOB_BYTES_MAX = 100 << 20  # as walk.Limits.file_bytes_max
+PATCH_BYTES_MAX = 8 << 20  # what a report shows; a person reads far less
+RENAMES_MAX = 1_000  # candidates compared for renames: cost is their square
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_POINTER_BYTES_MAX = 1_024  # the LFS specification's own bound
+NAMES_SHOWN = 10
+
+
+def repo_key(path: str) -> str:
+    """The directory name of a repository's store: its own name, and 16 hex digits of its real path's hash."""
+    real = os.path.realpath(path)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", os.path.basename(real)).strip("-")[:40] or "repository"
+    return f"{name}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}"
+
+
+class Store:
+    """One bare repository; every method is a few git processes, and their cost grows with what changed."""
+
+    def __init__(self, path: str, object_format: str) -> None:
+        """Use `create` or `open`; `object_format` is sha1 or sha256."""
+        self.path, self.object_format = path, object_format
+        self.null_id = "0" * (40 if object_format == "sha1" else 64)
+
+    @classmethod
+    def create(cls, path: str, *, object_format: str = "sha1") -> "Store":
+        """Make the store at `path` (…/store.git) with directories 0700, or open what is there."""
+        if os.path.exists(os.path.join(path, "HEAD")):
+            return cls.open(path)
+        try:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            os.chmod(path, 0o700)
+        except OSError as error:
+            raise HostError(f"no store can be made at {path}: {error.strerror}", where=path) from error
+        git.run(["init", "--quiet", "--bare", "--template=", f"--object-format={object_format}", path])
+        store = cls.open(path)
+        for key, value in (("receive.denyNonFastForwards", "true"), ("receive.denyDeletes", "true")):
+            store.git("config", "--local", key, value)
+        store.git("mktree")  # the empty tree, which comparisons start from
+        return store
+
+    @classmethod
+    def open(cls, path: str) -> "Store":
+        """Open an existing store and put its hooks in place; HostError if there is none."""
+        if not os.path.exists(os.path.join(path, "HEAD")):
+            raise HostError(f"there is no store at {path}", expected="a bare git repository", where=path)
+        known = git.run(["rev-parse", "--show-object-format"], git_dir=path).decode("ascii").strip()
+        hooks.install(path)
+        return cls(os.path.realpath(path), known)
+
+    def git(self, *args: str, stdin: bytes = b"", limit: int = git.OUTPUT_BYTES_MAX) -> str:
+        """Run one hardened plumbing command on this store and return its text, stripped."""
+        return git.run(args, git_dir=self.path, stdin=stdin, limit=limit).decode("utf-8", "surrogateescape").strip()
+
+    # -- from the operator's repository
+
+    def fetch(self, source: str, rev: str = "HEAD") -> str:
+        """Copy the objects of `rev` from the repository at `source`, by local path; return the commit id.
+
+        Shallow histories are copied as they are; a partial clone is refused by name, since its missing objects would
+        be fetched from the network.
+        """
+        trust = os.path.join(self.path, "inbounds-fetch.config")
+        try:
+            with open(trust, "w", encoding="ascii") as file:
+                # The operator named this repository; another owner (root runs a user's) is no reason to refuse it.
+                file.write("[safe]\n\tdirectory = *\n")
+        except OSError as error:
+            raise HostError(f"the store cannot be written: {error.strerror}", where=self.path) from error
+        env = {"GIT_CONFIG_GLOBAL": trust}
+        git_dir = _repository(source, env)
+        _check_complete(source, git_dir, env)
+        known = git.run(["rev-parse", "--show-object-format"], git_dir=git_dir, env=env).decode("ascii").strip()
+        if known != self.object_format:
+            raise OperatorError(f"the repository's objects are {known}", expected=self.object_format, where=source)
+        asked = ["rev-parse", "--verify", "--quiet", "--end-of-options", rev + "^{commit}"]
+        code, out = git.status(asked, git_dir=git_dir, env=env, ok=frozenset({0, 1, 128}))
+        commit = out.decode("ascii", "replace").strip()
+        if code or not OBJECT_ID.fullmatch(commit):
+            raise OperatorError(
+                f"{rev!r} names no commit", expected="a commit, a branch or HEAD with a first commit", where=source
+            )
+        args = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--update-shallow"]
+        args += ["--no-recurse-submodules", "--end-of-options", git_dir, f"+{commit}:refs/inbounds/base/{commit}"]
+        local = {"protocol.file.allow": "always", "protocol.version": "2"}
+        git.run(args, git_dir=self.path, env=env, config=local, timeout_s=FETCH_TIMEOUT_S)
+        return commit
+
+    def refuse_unsupported(self, tree: str) -> None:
+        """OperatorError, naming the paths, if the tree has submodules or files whose content is elsewhere (LFS)."""
+        listed = self.ls(tree)
+        modules = [node.path for node in listed if node.mode == GITLINK]
+        if modules:
+            raise OperatorError(
+                f"submodules are not supported: {_some(modules)}",
+                expected="a repository whose files are all its own",
+                fix="git rm --cached them on a branch of their own, or vendor their files",
+            )
+        attributes = [node for node in listed if node.path.rpartition("/")[2] == ".gitattributes" and node.mode != LINK]
+        with git.Batch(self.path, BLOB_BYTES_MAX) as batch:
+            if not any(b"filter=lfs" in batch.read(node.blob) for node in attributes):
+                return
+            small = [n for n in listed if n.mode != LINK and len(LFS_POINTER) <= n.size < LFS_POINTER_BYTES_MAX]
+            pointers = [n.path for n in small if batch.read(n.blob).startswith(LFS_POINTER)]
+        if pointers:
+            raise OperatorError(
+                f"Git LFS files are not supported: {_some(pointers)}",
+                expected="a repository that contains its files",
+                fix="git lfs migrate export --include='*' on a branch of its own",
+            )
+
+    # -- reading
+
+    def tree_of(self, commit: str) -> str:
+        """The tree id of a commit (or of a tree); HostError if the store has neither."""
+        return self.git("rev-parse", "--verify", "--end-of-options", _object(commit) + "^{tree}")
+
+    def ls(self, tree: str, prefixes: Sequence[str] = ()) -> tuple[Node, ...]:
+        """All files of a tree in git's order, or those at or below the given paths ("." is all)."""
+        wanted = () if "." in prefixes else tuple(prefixes)
+        args = ["ls-tree", "-r", "-z", "-l", "--full-tree", _object(tree), *(["--", *wanted] if wanted else [])]
+        return nodes(git.run(args, git_dir=self.path))
+
+    def read_blob(self, blob: str, limit: int = BLOB_BYTES_MAX) -> bytes:
+        """The content of a blob; HostError if it is larger than `limit` bytes or missing."""
+        with git.Batch(self.path, limit) as batch:
+            return batch.read(_object(blob))
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        """Whether `new` contains `old` (a commit contains itself)."""
+        args = ["merge-base", "--is-ancestor", _object(old), _object(new)]
+        return git.status(args, git_dir=self.path, ok=frozenset({0, 1}))[0] == 0
+
+    def diff(self, old_tree: str, new_tree: str) -> tuple[Change, ...]:
+        """What differs between two trees, renames found; ordered by path as git orders it."""
+        args = ["diff-tree", "-r", "-z", "-M", f"-l{RENAMES_MAX}", "--raw", "--no-ext-diff", "--no-textconv"]
+        return changes(git.run([*args, _object(old_tree), _object(new_tree)], git_dir=self.path))
+
+    def numstat(self, old_tree: str, new_tree: str) -> tuple[Lines, ...]:
+        """Lines added and deleted by file; a rename counts as a deletion and an addition."""
+        args = ["diff-tree", "-r", "-z", "--no-renames", "--numstat", "--no-ext-diff", "--no-textconv"]
+        return lines(git.run([*args, _object(old_tree), _object(new_tree)], git_dir=self.path))
+
+    def patch(self, old_tree: str, new_tree: str, limit_bytes: int = PATCH_BYTES_MAX) -> bytes:
+        """A unified diff of at most `limit_bytes`, cut without a mark: longer means `len == limit_bytes`."""
+        args = ["diff-tree", "-r", "-p", "-M", f"-l{RENAMES_MAX}", "--full-index", "--no-color", "--no-ext-diff"]
+        args += ["--no-textconv", _object(old_tree), _object(new_tree)]
+        return git.run(args, git_dir=self.path, limit=limit_bytes, cut=True)
+
+    # -- writing objects
+
+    def write_blob(self, content: bytes) -> str:
+        """Store one content, return its id."""
+        with self.writing() as writer:
+            return writer.add(content)
+
+    def writing(self) -> BlobWriter:
+        """A context in which many blobs are stored by one process."""
+        return BlobWriter(self.path, self.object_format)
+
+    def index(self, path: str) -> Index:
+        """An index file at `path` for making trees of this store."""
+        return Index(self.path, path, self.null_id)
+
+    def replace(self, tree: str, wanted: Mapping[str, str | None]) -> str:
+        """The tree with the given paths set to blobs (the mode kept, 644 for a new one) or, with None, without them."""
+        if not wanted:
+            return self.tree_of(tree)
+        modes = {node.path: node.mode for node in self.ls(tree, tuple(wanted)) if node.mode != LINK}
+        with self._scratch_index() as index:
+            index.load(_object(tree))
+            index.update(
+                [path for path, blob in wanted.items() if blob is None],
+                [(path, modes.get(path, FILE), _object(blob)) for path, blob in wanted.items() if blob is not None],
+            )
+            return index.write()
+
+    @contextmanager
+    def _scratch_index(self) -> Iterator[Index]:
+        with tempfile.TemporaryDirectory(prefix="inbounds-index-", dir=self.path) as directory:
+            yield self.index(os.path.join(directory, "index"))
+
+    def commit(self, tree: str, parents: Sequence[str], message: str, author: str, when: int) -> str:
+        """Store a commit; `author` is "Name <address>", `when` in seconds since 1970 UTC. Same input, same id."""
+        match = re.fullmatch(r"([^<>\n]+) <([^<>\n]*)>", author)
+        if not match:
+            raise OperatorError(f"{author!r} is no author", expected="Name <address>")
+        env = {
+            f"GIT_{who}_{part}": value
+            for who in ("AUTHOR", "COMMITTER")
+            for part, value in (("NAME", match[1]), ("EMAIL", match[2]), ("DATE", f"@{when} +0000"))
+        }
+        args = ["commit-tree", _object(tree)]
+        for parent in parents:
+            args += ["-p", _object(parent)]
+        text = message.encode("utf-8", "backslashreplace").replace(b"\0", b"?")
+        return git.run(args, git_dir=self.path, stdin=text, env=env).decode("ascii").strip()
+
+    # -- refs
+
+    def ref(self, name: str) -> str | None:
+        """The commit that a full ref name stands at, or None."""
+        args = ["rev-parse", "--verify", "--quiet", "--end-of-options", _ref(name)]
+        code, out = git.status(args, git_dir=self.path, ok=frozenset({0, 1}))
+        return None if code else out.decode("ascii").strip()
+
+    def set_ref(self, name: str, new: str, old: str | None) -> bool:
+        """Move a ref from `old` (None: it must not exist) to `new`; False if it stands elsewhere (somebody was faster).
+
+        RefusedError for a protected ref: the promoter alone moves these.
+        """
+        return self._compare_and_swap(_unprotected(name), _object(new), old)
+
+    def delete_ref(self, name: str, old: str) -> bool:
+        """Delete a ref that stands at `old`; False if it stands elsewhere."""
+        return self._compare_and_swap(_unprotected(name), self.null_id, old)
+
+    def _compare_and_swap(self, name: str, new: str, old: str | None) -> bool:
+        args = ["update-ref", "--no-deref", _ref(name), new, self.null_id if old is None else _object(old)]
+        code, _ = git.status(args, git_dir=self.path, ok=frozenset({0, 1, 128}))
+        if code == 0:
+            return True
+        if (found := self.ref(name)) == old:
+            raise HostError(f"{name} could not be moved from {found} to {new}", where=self.path)
+        return False
+
+    # -- into directories
+
+    def export(
+        self, tree: str, directory: str, prefixes: Sequence[str] = (".",), owner: Owner | None = None
+    ) -> list[tuple[Entry, str]]:
+        """Write the tree's files at or below `prefixes` to `directory`; see `export.export`."""
+        listed = self.ls(tree, prefixes)
+        check_space(directory, listed)
+        return export(self.path, listed, directory, owner)
+
+
+def _object(name: str) -> str:
+    """Nothing but a full object id reaches a command line."""
+    if not OBJECT_ID.fullmatch(name):
+        raise HostError(f"{name!r} is no object id", expected="40 or 64 hex digits", where="store")
+    return name
+
+
+def _ref(name: str) -> str:
+    if not REF.fullmatch(name) or ".." in name or name.endswith((".lock", ".")) or ".lock/" in name:
+        raise OperatorError(f"{name!r} is no ref name used here", expected="refs/heads/NAME", where="store")
+    return name
+
+
+def _unprotected(name: str) -> str:
+    if name.lower() in hooks.PROTECTED:
+        raise RefusedError(f"{name} is protected", expected="an agent branch", fix="inbounds promote")
+    return name
+
+
+def _some(paths: Sequence[str]) -> str:
+    shown = ", ".join(repr(path) for path in paths[:NAMES_SHOWN])
+    return shown + (f" and {len(paths) - NAMES_SHOWN} more" if len(paths) > NAMES_SHOWN else "")
+
+
+def _repository(source: str, env: Mapping[str, str]) -> str:
+    """The directory of the repository's objects and refs, work trees' pointer files resolved."""
+    if not os.path.isdir(source):
+        raise OperatorError(f"{source} is no directory", expected="a git repository", where=source)
+    args = ["-C", os.path.realpath(source), "rev-parse", "--path-format=absolute", "--git-dir"]
+    code, out = git.status(args, env=env, ok=frozenset({0, 128}))
+    if code:
+        raise OperatorError("this is no git repository", expected="one with a commit", fix="git init", where=source)
+    return os.fsdecode(out.rstrip(b"\n"))
+
+
+def _check_complete(source: str, git_dir: str, env: Mapping[str, str]) -> None:
+    args = ["config", "--local", "--get-regexp", r"^(remote\..*\.promisor|extensions\.partialclone)$"]
+    if git.status(args, git_dir=git_dir, env=env, ok=frozenset({0, 1}))[0] == 0:
+        raise OperatorError(
+            "this is a partial clone: some of its objects are only at its remote",
+            expected="a clone that has all its objects",
+            fix="git clone without --filter, and run there",
+            where=source,
+        )
