@@ -1,0 +1,183 @@
+"""The supervisor's handle on its broker process: configure it, give it listeners, answer its calls, stop it.
+
+Callbacks run in the handle's own reader thread. Knows nothing of what a tool does or of who decides.
+"""
+
+import contextlib
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+from inbounds.broker import channel
+from inbounds.broker.tools import Tool
+from inbounds.contracts.errors import HostError
+
+# Python with aiohttp starts in well under a second; a loaded machine takes a few.
+START_SECONDS_MAX = 30
+# After end of file on its channel the broker has nothing left to do.
+STOP_SECONDS_MAX = 5
+# Events that nobody has taken yet; a broker's own limits keep it far below.
+EVENTS_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A checked call of a declared tool, waiting for `answer(id, ...)`. The arguments are the agent's words."""
+
+    id: int
+    tool: str
+    arguments: Mapping[str, Any]
+
+
+class BrokerProcess:
+    """One broker process; make it with `start`."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", sock: socket.socket) -> None:
+        """Take over a process and this end of its channel."""
+        self.process = process
+        self.sealed: dict[str, str] = {}
+        self.events: queue.Queue[dict[str, Any]] = queue.Queue(EVENTS_MAX)
+        self._sock = sock
+        self._send = threading.Lock()
+        self._call_back: Callable[[Call], None] | None = None
+        self._gone_back: Callable[[], None] | None = None
+        self._early: list[Call] = []
+        self._calls = threading.Lock()
+        self._fault = ""
+        self._signs = {name: threading.Event() for name in ("ready", "configured", "listening", "closed")}
+        self._stopping = False
+        self._reader = threading.Thread(target=self._read, name="broker-control", daemon=True)
+
+    @classmethod
+    def start(cls, token: str, tools: Sequence[Tool], *, stderr: IO[bytes] | int | None = None) -> "BrokerProcess":
+        """Start a sealed broker that takes `token` and knows `tools`; HostError if it does not get that far."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-m", "inbounds.broker", "--control-fd", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                env={"LANG": "C.UTF-8"},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL if stderr is None else stderr,
+                start_new_session=True,
+            )
+        made = cls(process, ours)
+        made._reader.start()
+        try:
+            made._wait("ready")
+            listed = [{"name": t.name, "description": t.description, "schema": dict(t.schema)} for t in tools]
+            made._say({"op": "configure", "token": token, "tools": listed})
+            made._wait("configured")
+        except BaseException:
+            made.stop()
+            raise
+        return made
+
+    @property
+    def pid(self) -> int:
+        """The broker's process id."""
+        return self.process.pid
+
+    def attach(self, listener: socket.socket, role: str) -> None:
+        """Have the broker accept on a listening TCP socket, and no more on the one this role had before.
+
+        The caller may close its own descriptor afterwards.
+        """
+        self._signs["listening"].clear()
+        self._fault = ""
+        self._say({"op": "listen", "role": role}, listener.fileno())
+        self._wait("listening")
+
+    def on_call(self, callback: Callable[[Call], None]) -> None:
+        """Hear of each call from now on, and of those that came before."""
+        with self._calls:
+            self._call_back = callback
+            early, self._early = self._early, []
+        for call in early:
+            callback(call)
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """Hear when the broker dies without having been stopped."""
+        self._gone_back = callback
+
+    def answer(self, call: int, text: str, is_error: bool = False) -> None:
+        """Answer a call; a text that does not fit one datagram loses its middle, and says so."""
+        body = {"op": "result", "id": call, "text": text, "is_error": is_error}
+        self._say(channel.shortened(body, "text"))
+
+    def close(self) -> None:
+        """Stop, step 1: when this returns, no new call starts, and those that wait were refused."""
+        self._say({"op": "close"})
+        self._wait("closed")
+
+    def stop(self) -> None:
+        """End the process; it needs no more than its channel closed."""
+        self._stopping = True
+        with contextlib.suppress(OSError):  # the other side may be gone already
+            self._sock.shutdown(socket.SHUT_RDWR)
+        try:
+            self.process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self._reader.is_alive() and self._reader is not threading.current_thread():
+            self._reader.join(STOP_SECONDS_MAX)
+        self._sock.close()
+
+    def _say(self, body: dict[str, Any], *descriptors: int) -> None:
+        try:
+            with self._send:
+                channel.send(self._sock, body, *descriptors)
+        except OSError as fault:
+            raise HostError(
+                f"the tool broker is gone: {fault.strerror}", expected="it to run as long as the run"
+            ) from None
+
+    def _wait(self, sign: str) -> None:
+        until = time.monotonic() + START_SECONDS_MAX
+        while not self._signs[sign].wait(0.05):
+            if self.process.poll() is not None or self._fault or time.monotonic() > until:
+                raise HostError(
+                    f"the tool broker is not {sign}: {self._fault or f'exit code {self.process.poll()}'}",
+                    expected=f"it within {START_SECONDS_MAX} s",
+                )
+
+    def _read(self) -> None:
+        while True:
+            try:
+                message = channel.receive(self._sock)
+            except (channel.ChannelError, OSError):
+                message = None
+            if message is None:
+                break
+            self._dispatch(message.body)
+        if not self._stopping and self._gone_back is not None:
+            self._gone_back()
+
+    def _dispatch(self, body: dict[str, Any]) -> None:
+        event = body.get("event")
+        if event == "call":
+            call = Call(int(body["id"]), str(body["tool"]), dict(body["arguments"]))
+            with self._calls:
+                callback = self._call_back
+                if callback is None:
+                    self._early.append(call)
+            if callback is not None:
+                callback(call)
+            return
+        if event == "ready":
+            self.sealed = dict(body["sealed"])
+        if event == "fault":
+            self._fault = str(body["why"])
+        with contextlib.suppress(queue.Full):  # what nobody reads may be lost: `closed` carries the counts
+            self.events.put_nowait(body)
+        if event in self._signs:
+            self._signs[str(event)].set()
