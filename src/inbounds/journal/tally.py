@@ -119,7 +119,7 @@ class Written:
             return
         self._seen, self._last = True, record
         for entry in self._files.values():
-            entry["in_result"] = 0
+            entry["in_result"] = False
         for change in _changes(record):
             entry = {
                 "path": str(change.get("path", "")),
@@ -129,12 +129,12 @@ class Written:
                 "new_mode": str(change.get("new_mode") or ""),
                 "blob": str(change.get("blob") or change.get("new_blob") or "not observed"),
                 "iteration": whole(record.data, "n"),
-                "in_result": 1,
+                "in_result": True,
             }
             self._files[entry["path"]] = entry
 
     def files(self) -> list[dict[str, Any]] | str:
-        """Every path that any snapshot showed as changed; `in_result` 0: changed once and put back."""
+        """Every path that any snapshot showed as changed; `in_result` false: changed once and put back."""
         if not self._seen:
             return "not observed"
         return [self._files[path] for path in sorted(self._files)]

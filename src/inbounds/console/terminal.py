@@ -1,0 +1,178 @@
+"""What a run looks like in a terminal: the contract on one screen, a summary, one plain line per record.
+
+Everything passes through `visible`. Rich is imported where it is used, so that `--help` stays fast.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from inbounds.console.advice import advise
+from inbounds.console.plain import visible
+from inbounds.contracts.units import show_duration, show_usd
+from inbounds.journal.chain import Record
+
+LINE_CHARS_MAX = 400
+_TONES = {"good": "green", "warn": "yellow", "bad": "red"}
+_LABELS = {
+    "can_write": "may write",
+    "cannot_write": "may not write",
+    "can_read": "may read",
+    "cannot_read": "may not read",
+    "network": "network",
+    "can_execute": "may execute",
+    "money_at_most": "money at most",
+    "time_at_most": "time at most",
+    "resources_at_most": "resources at most",
+    "lands_on": "lands on",
+    "undo": "undo",
+}
+
+
+def label(key: str) -> str:
+    """A blast-radius key in words."""
+    return _LABELS.get(key, key.replace("_", " "))
+
+
+def money(amount: object) -> str:
+    """Micro-dollars as dollars with at least cents; whatever is no integer as it is."""
+    return f"${show_usd(amount)}" if type(amount) is int else str(amount)
+
+
+def clock(at_ms: int) -> str:
+    """Unix milliseconds as UTC time of day."""
+    return datetime.fromtimestamp(at_ms // 1_000, UTC).strftime("%H:%M:%S")
+
+
+def event_line(record: Record) -> str:
+    """One record as one line: time, kind, what it says; never more than LINE_CHARS_MAX characters."""
+    text = _SAYS[record.kind](record.data) if record.kind in _SAYS else _pairs(record.data)
+    return f"{clock(record.at_ms)}  {record.kind:<19} {visible(text, limit=LINE_CHARS_MAX)}".rstrip()
+
+
+def contract_screen(contract: dict[str, Any], blast: dict[str, Any]) -> Any:
+    """What is about to be signed, as a Rich renderable that fits one screen of 80 columns."""
+    from rich import box
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    asked = Table.grid(padding=(0, 2))
+    asked.add_column(style="dim", no_wrap=True)
+    asked.add_column()
+    for name in ("goal", "thread", "agent", "model", "branch"):
+        if contract.get(name):
+            asked.add_row(name, Text(visible(str(contract[name]), limit=300)))
+    for requirement in list(contract.get("requirements", []))[:10]:
+        accept = [str(item.get("test", "")) for item in requirement.get("acceptance", [])][:5]
+        words = f"{requirement.get('objective', '')}  [{requirement.get('owner', '')}]"
+        asked.add_row(visible(str(requirement.get("id", "")), limit=80), Text(visible(words, limit=300)))
+        for test in accept:
+            asked.add_row("", Text(f"must pass: {visible(test, limit=200)}", style="green"))
+    reach = Table.grid(padding=(0, 2))
+    reach.add_column(style="dim", no_wrap=True)
+    reach.add_column()
+    for key, value in blast.items():
+        items = value if isinstance(value, list) else [value]
+        shown = ", ".join(visible(str(item), limit=120) for item in items[:4])
+        more = f" and {len(items) - 4} more" if len(items) > 4 else ""  # noqa: PLR2004 - the four shown above
+        reach.add_row(label(key), Text(shown + more))
+    return Group(
+        Panel(asked, title="what is asked", title_align="left", box=box.ROUNDED, border_style="dim"),
+        Panel(reach, title="what it can touch at most", title_align="left", box=box.ROUNDED, border_style="dim"),
+    )
+
+
+def run_summary(manifest: dict[str, Any]) -> Any:
+    """The end of a run as a Rich renderable: the decision first, then figures, then the commands."""
+    from rich import box
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    advice = advise(manifest)
+    tone = _TONES[advice.tone]
+    head = Text.assemble((f" {visible(advice.code, limit=60)} ", f"reverse {tone}"), "  ")
+    head.append(visible(advice.headline, limit=200), style="bold")
+    head.append("\n" + visible(advice.why, limit=400))
+    head.append("\n" + advice.state, style="dim")
+    figures = Table.grid(padding=(0, 3))
+    for name, value in summary_figures(manifest):
+        figures.add_row(Text(name, style="dim"), Text(visible(value, limit=100)))
+    steps = Table.grid(padding=(0, 3))
+    for command, does in advice.steps:
+        steps.add_row(Text(visible(command), style="bold"), Text(does, style="dim"))
+    return Group(Panel(head, box=box.ROUNDED, border_style=tone), figures, Text(), steps)
+
+
+def summary_figures(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    """The handful of numbers that a person wants first, as (name, text)."""
+    run, cost, diff = manifest["run"], manifest["cost"], manifest["diff_summary"]
+    progress = manifest["progress"] if isinstance(manifest["progress"], list) else []
+    start, end = run["started_at_ms"], run["ended_at_ms"]
+    before = progress[0]["failing_before"] if progress else "not observed"
+    after = progress[-1]["failing_after"] if progress else "not observed"
+    refused = sum(item["count"] for item in manifest["denials"]["listed"]) + manifest["denials"]["more"]
+    refused += sum(item["count"] for item in manifest["model_refusals"])
+    return [
+        ("failing tests", f"{before} → {after}" if progress else "not observed"),
+        ("cost", f"{money(cost['spent_micro_usd'])} of {money(cost['budget_micro_usd'])}"),
+        ("files changed", str(diff["files_changed"]) if isinstance(diff, dict) else str(diff)),
+        ("iterations", str(len(progress))),
+        ("time", show_duration(end - start) if type(start) is int and type(end) is int else "not observed"),
+        ("refused", str(refused)),
+    ]
+
+
+def _pairs(data: dict[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in data.items() if not isinstance(value, (dict, list)))
+
+
+def _get(data: dict[str, Any], *keys: str) -> str:
+    return " ".join(str(data[key]) for key in keys if data.get(key) not in (None, ""))
+
+
+def _usage(data: dict[str, Any]) -> str:
+    tokens = f"{data.get('input_tokens', 0)} in, {data.get('output_tokens', 0)} out"
+    spent = money(data.get("spent_micro_usd", 0))
+    return f"{data.get('model', '')}: {tokens}, {money(data.get('cost_micro_usd', 0))} (run: {spent})"
+
+
+def _iteration(data: dict[str, Any]) -> str:
+    moved = "progress" if data.get("progress") else "no progress"
+    return f"{data.get('n')}: failing {data.get('failing_before')} → {data.get('failing_after')}, {moved}"
+
+
+def _preflight(data: dict[str, Any]) -> str:
+    reasons = "; ".join(str(reason) for reason in data.get("reasons", []))
+    return f"level {data.get('level')}, ready" if data.get("ok") else f"refused: {reasons}"
+
+
+def _promotion(data: dict[str, Any]) -> str:
+    reasons = "; ".join(str(reason) for reason in data.get("reasons", []))
+    return f"{data.get('target')}: {data.get('outcome')}" + (f" ({reasons})" if reasons else "")
+
+
+_SAYS: dict[str, Any] = {
+    "run.accepted": lambda d: f"{d.get('run_id')} {d.get('plan_id')} for {d.get('operator')}",
+    "preflight.finished": _preflight,
+    "iteration.started": lambda d: f"{d.get('n')}",
+    "iteration.finished": _iteration,
+    "jail.started": lambda d: _get(d, "role", "n"),
+    "jail.exited": lambda d: f"{d.get('role')} {d.get('n')}: {d.get('reason')} after {d.get('ms', 0)} ms",
+    "model.usage": _usage,
+    "model.refused": lambda d: _get(d, "status", "reason", "model", "detail"),
+    "denial": lambda d: ("SENSITIVE " if d.get("sensitive") else "") + _get(d, "kind", "what", "detail"),
+    "tool.called": lambda d: _get(d, "tool", "outcome"),
+    "snapshot.taken": lambda d: f"{d.get('n')}: {len(d.get('changes', []))} changes, tree {str(d.get('tree'))[:12]}",
+    "verdict": lambda d: f"{d.get('judge')}: {d.get('outcome')}, {d.get('summary')}",
+    "commit.made": lambda d: f"{str(d.get('commit'))[:12]} on {d.get('branch')}",
+    "stop.decided": lambda d: f"{d.get('code')}: {d.get('why')} ({d.get('disposal')})",
+    "stop.step": lambda d: f"{d.get('step')}: {'ok' if d.get('ok') else 'FAILED'} {d.get('detail', '')}",
+    "promotion.decided": _promotion,
+    "operator.decision": lambda d: _get(d, "kind", "operator"),
+    "notice.sent": lambda d: f"{d.get('channel')}: {'sent' if d.get('ok') else d.get('detail')}",
+    "agent.said": lambda d: f"(untrusted) {d.get('text')}",
+    "run.finished": lambda d: f"{d.get('code')}, exit {d.get('exit')}",
+}
