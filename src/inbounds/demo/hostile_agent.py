@@ -96,8 +96,10 @@ def attempts(thread: str) -> Iterator[tuple[str, str, Callable[[], str]]]:
 
 
 def main() -> int:
-    """Try everything, say what happened, and linger."""
+    """`hostile_agent.py [LINGER_S [STEP...]]`: try everything, or these steps; say what happened, and linger."""
     for step, tried, how in attempts(os.getcwd()):
+        if sys.argv[2:] and step not in sys.argv[2:]:
+            continue
         try:
             outcome, detail = "done", how()
         except OSError as fault:
