@@ -41,13 +41,18 @@ from inbounds.kernel.events import (
 )
 from inbounds.kernel.state import Phase, State
 
+# Caps on one request or on time: refusing that request is the whole answer, and it counts as a denial.
+NOT_SPENT = frozenset({"request", "lease", "busy"})
+
 Step = tuple[State, tuple[Effect, ...]]
 
 # The first rule that matches names the stop; judged findings are critical or high by then.
 RULE_STOPS: tuple[tuple[str, StopCode], ...] = (
     ("scope.acceptance_test", StopCode.STOP_TESTS_WEAKENED),
+    ("tests.canary", StopCode.STOP_SECURITY_VIOLATION),
+    ("tests.report_disagrees", StopCode.STOP_SECURITY_VIOLATION),
     ("tests.missing", StopCode.STOP_TESTS_WEAKENED),
-    ("tests.forged", StopCode.STOP_SECURITY_VIOLATION),
+    ("tests.acceptance_", StopCode.STOP_TESTS_WEAKENED),
     ("scope.executes_later", StopCode.STOP_SECURITY_VIOLATION),
     ("scope.", StopCode.STOP_SCOPE_EXCEEDED),
     ("secrets.", StopCode.STOP_SECRET_EXPOSURE),
@@ -152,7 +157,13 @@ def _usage(state: State, event: Usage) -> Step:
 
 
 def _refused(state: State, event: ModelRefused) -> Step:
-    if event.cap:
+    if event.cap == "turns":
+        if state.phase is not Phase.WORKING or state.halted:
+            return state, ()
+        return replace(state, halted=True), (HaltAgent(event.reason),)
+    if event.cap == "tool_calls":
+        return _stop(state, StopCode.STOP_TOOL_CALLS_EXCEEDED, event.reason)
+    if event.cap and event.cap not in NOT_SPENT:
         return _stop(state, StopCode.STOP_BUDGET_EXCEEDED, f"the {event.cap} cap: {event.reason}")
     return _count_denial(state, f"request refused: {event.reason}")
 

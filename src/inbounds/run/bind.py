@@ -23,6 +23,7 @@ from inbounds.contracts.units import duration, usd
 from inbounds.contracts.wording import Remark, remarks
 from inbounds.run.documents import PLAN, POLICY, REQUIREMENTS, Documents
 from inbounds.store.store import Store
+from inbounds.store.tree import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def repository_test(thread: str, base: Base, test: str) -> str:
     """A test id relative to the repository; written relative to the thread it is found there, too."""
     file, sep, rest = test.partition("::")
     for candidate in (joined(thread, relative(file)), relative(file)):
-        if base.store.entry(base.tree, candidate) is not None:
+        if file_at(base, candidate) is not None:
             return candidate + sep + rest
     raise RefusedError(
         f"the acceptance test file {file} is not in HEAD",
@@ -125,6 +126,11 @@ def repository_test(thread: str, base: Base, test: str) -> str:
     )
 
 
+def file_at(base: Base, path: str) -> Node | None:
+    """The file at a path of the base tree, or None."""
+    return next((node for node in base.store.ls(base.tree, (path,)) if node.path == path), None)
+
+
 def pin(base: Base, tests: tuple[str, ...]) -> tuple[PinnedTest, ...]:
     """Pin each acceptance test's file by blob and SHA-256."""
     import hashlib
@@ -132,7 +138,7 @@ def pin(base: Base, tests: tuple[str, ...]) -> tuple[PinnedTest, ...]:
     pins: list[PinnedTest] = []
     for test in tests:
         path = test_file(test)
-        entry = base.store.entry(base.tree, path)
+        entry = file_at(base, path)
         if entry is None:
             raise OperatorError(f"the acceptance test file {path} is not in HEAD", fix=f"git add {path} && git commit")
         raw = base.store.read_blob(entry.blob)
@@ -144,7 +150,7 @@ def bind(*, documents: Documents, work: Work, wish: Wish, base: Base, agent: Age
     """The contract, unsigned; OperatorError or RefusedError names what does not hold."""
     policy, config, plan = documents.policy, documents.config, work.plan
     limits, sources = narrow(documents, work, wish)
-    _check_work(documents, work)
+    check_work(documents, work)
     agents = narrow_names("agents", policy.agents, config.agents, documents.path("config.yaml"))
     narrow_names("agents", agents, (agent.name,), "--agent" if wish.agent else documents.path(PLAN))
     if policy.models or config.models:
@@ -164,7 +170,7 @@ def bind(*, documents: Documents, work: Work, wish: Wish, base: Base, agent: Age
         thread=documents.thread,
         base_commit=base.commit,
         base_tree=base.tree,
-        store=str(base.store.path),
+        store=base.store.path,
         branch=f"{plan.branch or f'agent/{plan.plan_id}'}/{run_id}",
         plan=plan,
         plan_sha256=plan_sha,
@@ -181,8 +187,8 @@ def bind(*, documents: Documents, work: Work, wish: Wish, base: Base, agent: Age
         known_failing=config.tests.known_failing,
         test_runner=config.tests.runner,
         test_command=config.tests.command,
-        test_paths=tuple(joined(documents.thread, p) for p in config.tests.paths),
-        test_pythonpath=tuple(joined(documents.thread, relative(p)) for p in config.tests.pythonpath),
+        test_paths=tuple(relative(path) for path in config.tests.paths) or (documents.thread,),
+        test_pythonpath=tuple(relative(path) for path in config.tests.pythonpath),
         test_timeout_ms=duration(config.tests.timeout),
         layer=base.layer,
         layer_pythonpath=base.layer_pythonpath,
@@ -240,7 +246,21 @@ def _referenced(documents: Documents) -> tuple[models.Requirement, ...]:
     return tuple(found)
 
 
-def _check_work(documents: Documents, work: Work) -> None:
+def no_work(documents: Documents) -> Work:
+    """A stand-in where a thread has no plan yet, so that its limits can be shown."""
+    plan = models.Plan(
+        version=1,
+        plan_id="PLAN-none",
+        requirements=(),
+        targets=(documents.thread,),
+        expected_changes=(),
+        risk="low",
+    )
+    return Work((), plan, drafted=True)
+
+
+def check_work(documents: Documents, work: Work) -> None:
+    """What every plan must hold, drafted or written: tests, owners, targets inside the thread, known stop codes."""
     where = "--accept" if work.drafted else documents.path(REQUIREMENTS)
     if not work.requirements:
         raise RefusedError("the plan refers to no requirement", where=where, expected="at least one FR")
@@ -287,8 +307,7 @@ def _check_pins(documents: Documents, requirement: models.Requirement, pins: tup
 def _protected(documents: Documents, plan: models.Plan, acceptance: tuple[PinnedTest, ...]) -> tuple[str, ...]:
     named = {target for target in plan.targets if "*" not in target}
     own = [CONTRACT_DIRECTORY, joined(documents.thread, CONTRACT_DIRECTORY), *documents.policy.protected]
-    manifests = [joined(documents.thread, path) for path in documents.config.dependencies]
-    paths = [*own, *manifests, *(p.path for p in acceptance)]
+    paths = [*own, *documents.config.dependencies, *(p.path for p in acceptance)]
     return tuple(dict.fromkeys(path for path in paths if path not in named or path.endswith(CONTRACT_DIRECTORY)))
 
 

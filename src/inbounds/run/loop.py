@@ -37,9 +37,9 @@ class World(Protocol):
 class Loop:
     """One run's events in order; `post` is safe from any thread."""
 
-    def __init__(self, journal: Journal, now_ms: Callable[[], int]) -> None:
-        """`now_ms` gives Unix milliseconds."""
-        self.state = State()
+    def __init__(self, journal: Journal, now_ms: Callable[[], int], state: State | None = None) -> None:
+        """`now_ms` gives Unix milliseconds; `state` is what a replayed journal says (recovery)."""
+        self.state = state or State()
         self._journal = journal
         self._now_ms = now_ms
         self._events: queue.Queue[tuple[str, Mapping[str, Any]]] = queue.Queue(QUEUE_MAX)

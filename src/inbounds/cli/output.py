@@ -1,0 +1,22 @@
+"""How verbs print: JSON for machines, one plain line each for people; control characters are shown, never obeyed."""
+
+import json
+import sys
+from typing import Any
+
+from inbounds.console.plain import visible
+
+
+def emit(facts: Any) -> None:
+    """Facts for --json: one document on stdout."""
+    print(json.dumps(facts, indent=2, sort_keys=False, ensure_ascii=True))
+
+
+def say(text: str) -> None:
+    """A line for a person."""
+    print("\n".join(visible(line) for line in text.split("\n")))
+
+
+def is_terminal() -> bool:
+    """Whether a person sees this and can answer."""
+    return sys.stdin.isatty() and sys.stdout.isatty()

@@ -1,0 +1,85 @@
+"""The jails of one run: started from one long-lived thread, known by role, and all ended by one call.
+
+After `halt` no further jail starts, whoever asks (E10). Composes nothing and judges nothing.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from inbounds.contracts.errors import HostError
+from inbounds.sandbox.identity import Identity
+from inbounds.sandbox.jail import Jail, JailExit, spawn
+from inbounds.sandbox.spec import JailSpec
+
+Post = Callable[[str, Mapping[str, Any]], None]
+
+
+class HaltedError(HostError):
+    """The run is stopping: nothing is started any more."""
+
+
+class Crew:
+    """Every living jail of a run; methods are safe from any thread."""
+
+    def __init__(self, identity: Identity, post: Post | None = None, n: Callable[[], int] = lambda: 0) -> None:
+        """`post` hears of each start and exit, with the iteration that `n` gives."""
+        self._identity, self._post, self._n = identity, post, n
+        self._lock = threading.Lock()
+        self._jails: dict[Jail, str] = {}
+        self._halted = False
+
+    def open(self, spec: JailSpec, scratch: Path) -> Jail:
+        """A jail that waits for its go; HaltedError after `halt`."""
+        with self._lock:
+            if self._halted:
+                raise HaltedError("the run is stopping", expected="no further jail")
+            jail = spawn(spec, identity=self._identity, scratch=scratch)
+            self._jails[jail] = spec.role
+        if self._post:
+            started = {"role": spec.role, "n": self._n(), "enforcement": dict(jail.enforcement), "argv0": spec.argv[0]}
+            self._post("jail.started", started)
+        return jail
+
+    def finish(self, jail: Jail) -> JailExit:
+        """Wait for a jail's end, and say so."""
+        ended = jail.wait(None)
+        assert ended is not None
+        with self._lock:
+            role = self._jails.pop(jail, "")
+        if self._post:
+            self._post(
+                "jail.exited",
+                {
+                    "role": role,
+                    "n": self._n(),
+                    "reason": ended.reason,
+                    "exit_code": ended.exit_code,
+                    "signal": ended.signal,
+                    "ms": ended.ms,
+                },
+            )
+        return ended
+
+    def run(self, spec: JailSpec, scratch: Path) -> JailExit:
+        """Open, go, and wait."""
+        jail = self.open(spec, scratch)
+        jail.go()
+        return self.finish(jail)
+
+    def kill(self, role: str) -> None:
+        """End the jails of one role."""
+        with self._lock:
+            chosen = [jail for jail, its in self._jails.items() if its == role]
+        for jail in chosen:
+            jail.kill()
+
+    def halt(self) -> int:
+        """End everything, and let nothing start again; returns how many jails were alive."""
+        with self._lock:
+            self._halted = True
+            chosen = list(self._jails)
+        for jail in chosen:
+            jail.kill()
+        return len(chosen)

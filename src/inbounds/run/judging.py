@@ -1,0 +1,152 @@
+"""Judging one iteration's tree: scope, tests, progress, secrets, static analysis, each with its verdict on record.
+
+Pure judges are called here, and their jobs executed on the workbench. Scope speaks first: what is out of bounds is not
+executed. Decides nothing.
+"""
+
+import secrets as randomness
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from inbounds.contracts.bound import Contract
+from inbounds.contracts.verdict import Outcome, Severity, Verdict
+from inbounds.judges import preflight, progress, scope
+from inbounds.judges import tests as suites
+from inbounds.judges.tests import Baseline, Suite
+from inbounds.run.workbench import Workbench
+from inbounds.sandbox.volume import Snapshot
+from inbounds.store.store import Store
+
+REQUIRED = ("scope", "tests", "secrets", "bandit")
+OUTPUT_CHARS_MAX = 20_000  # the end of a test run's output, kept for the next prompt and for run_tests
+GRAVE = frozenset({Severity.CRITICAL, Severity.HIGH})
+
+Post = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """What one test run said: the reading's verdict and the end of its output (untrusted text)."""
+
+    verdict: Verdict
+    output: str
+
+
+@dataclass(slots=True)
+class Bench:
+    """The judges of one run, with what they measure against; made before the first iteration."""
+
+    contract: Contract
+    store: Store
+    workbench: Workbench
+    suite: Suite
+    canaries: tuple[str, ...] = ()
+    baseline: Baseline = field(default_factory=Baseline)
+    start: progress.Standing = field(default_factory=lambda: progress.Standing(frozenset()))
+    best: progress.Standing = field(default_factory=lambda: progress.Standing(frozenset()))
+    failing: tuple[str, ...] = ()
+    output: str = ""
+
+    def measure(self) -> Verdict:
+        """Run the base tree's tests and fix what every later tree is held against (M1, M11)."""
+        nonce = randomness.token_hex(16)
+        result = self.workbench.execute(suites.plan(self.suite, self.contract.base_tree, nonce))
+        reading = suites.read(self.suite, nonce, result)
+        known = frozenset(self.contract.known_failing)
+        verdict = preflight.judge(self.suite, reading, known)
+        if reading.report is not None:
+            self.baseline = Baseline(dict(reading.report.outcomes), known)
+        self.start = self.best = _standing(verdict.facts)
+        self.failing = tuple(verdict.facts.get("acceptance_failing", ()))
+        self.output = _tail(result.stdout)
+        return verdict
+
+    def run_tests(self, tree: str) -> Tested:
+        """The one controlled entry to the tests (C6): acceptance tests restored, tester's jail, cross-checked."""
+        nonce = randomness.token_hex(16)
+        result = self.workbench.execute(suites.plan(self.suite, tree, nonce))
+        reading = suites.read(self.suite, nonce, result)
+        return Tested(suites.judge(self.suite, reading, self.baseline), _tail(result.stdout + result.stderr[-2_000:]))
+
+    def judge(self, n: int, snapshot: Snapshot, post: Post) -> None:
+        """Every judge on one tree; posts `verdict` records and at last `iteration.finished`."""
+        verdicts: list[Verdict] = []
+
+        def speak(verdict: Verdict) -> bool:
+            verdicts.append(verdict)
+            post("verdict", record(verdict, n))
+            return not any(f.severity in GRAVE for f in verdict.findings)
+
+        if not speak(self._scope(snapshot)):
+            return
+        before = self.failing
+        tested = self.run_tests(snapshot.tree)
+        self.failing = tuple(tested.verdict.facts.get("failing", ()))
+        self.output = tested.output
+        if not speak(tested.verdict):
+            return
+        answered = tested.verdict.outcome is not Outcome.INCONCLUSIVE
+        after = _standing(tested.verdict.facts) if answered else None
+        acceptance = frozenset(self.suite.acceptance)
+        advance = progress.judge(self.start, self.best, after, acceptance)
+        self.best = progress.best(self.best, after) if after else self.best
+        speak(advance)
+        if not speak(self._secrets(snapshot)) or not speak(self._bandit(snapshot)):
+            return
+        failing = tested.verdict.facts.get("acceptance_failing", list(self.suite.acceptance))
+        post(
+            "iteration.finished",
+            {
+                "n": n,
+                "tree": snapshot.tree,
+                "changed": bool(snapshot.changes),
+                "progress": bool(advance.facts.get("progress")),
+                "score": int(advance.facts.get("score", 0)),
+                "acceptance_failing": len(failing),
+                "failing_before": len(before),
+                "failing_after": len(self.failing),
+                "newly_passing": list(advance.facts.get("newly_passing", ())),
+            },
+        )
+
+    def _scope(self, snapshot: Snapshot) -> Verdict:
+        contract = self.contract
+        declared = scope.Declared(
+            targets=contract.targets,
+            thread="" if contract.thread == "." else contract.thread,
+            protected=tuple(f"{path}/**" if path.endswith(".inbounds") else path for path in contract.protected),
+            acceptance=tuple(pin.path for pin in contract.acceptance),
+            files_max=contract.numbers().file_changes,
+        )
+        changes = [
+            scope.Change(c.status, c.path, c.old_path, c.old_mode, c.new_mode, self._link(c.new_mode, c.new_blob))
+            for c in snapshot.changes
+        ]
+        foreign = [scope.Foreign(item.path, item.what) for item in snapshot.foreign]
+        return scope.judge(changes, declared, foreign=foreign, complete=snapshot.complete, why=snapshot.why)
+
+    def _link(self, mode: str, blob: str) -> str:
+        if mode != scope.SYMLINK:
+            return ""
+        return self.store.read_blob(blob, 4_096).decode("utf-8", "surrogateescape")
+
+    def _secrets(self, snapshot: Snapshot) -> Verdict:
+        raise NotImplementedError
+
+    def _bandit(self, snapshot: Snapshot) -> Verdict:
+        raise NotImplementedError
+
+
+def record(verdict: Verdict, n: int) -> dict[str, Any]:
+    """A verdict as the journal keeps it; `rules` is what the kernel's stop rules read."""
+    rules = [f.rule for f in verdict.findings if f.severity in GRAVE]
+    return {**verdict.as_json(), "n": n, "rules": list(dict.fromkeys(rules))}
+
+
+def _standing(facts: Mapping[str, Any]) -> progress.Standing:
+    return progress.Standing(frozenset(facts.get("failing", ())), frozenset(facts.get("acceptance_passing", ())))
+
+
+def _tail(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")[-OUTPUT_CHARS_MAX:]

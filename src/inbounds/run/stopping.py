@@ -1,0 +1,69 @@
+"""The stop sequence's steps on disk: evidence, disposal, manifest, report (E12, E13); the same for every cause.
+
+Each step is safe to repeat after a crash. Decides nothing: the kernel gave the order.
+"""
+
+import os
+from pathlib import Path
+
+from inbounds.contracts.bound import Contract
+from inbounds.contracts.errors import HostError, InboundsError
+from inbounds.contracts.reasons import Disposal
+from inbounds.journal import chain, manifest
+from inbounds.run.launch import JOURNAL
+from inbounds.sandbox.volume import Volume
+from inbounds.store.store import Store
+
+PATCH = "diff.patch"
+PATCH_BYTES_MAX = 8 << 20  # what a report can show; the trees themselves are in the store
+AUTHOR = "inbounds <inbounds@localhost.invalid>"
+
+
+def evidence(store: Store, contract: Contract, run_dir: Path, tree: str) -> str:
+    """Keep a tree and its diff against the base, whatever becomes of the workspace; returns the evidence commit."""
+    (run_dir / PATCH).write_bytes(store.patch(contract.base_tree, tree, PATCH_BYTES_MAX))
+    message = f"Evidence of run {contract.run_id}\n\nPlan: {contract.plan.plan_id}\n"
+    commit = store.commit(tree, [contract.base_commit], message, AUTHOR, 0)
+    name = f"refs/inbounds/evidence/{contract.run_id}"
+    store.set_ref(name, commit, store.ref(name))
+    return commit
+
+
+def dispose(volume: Volume, disposal: Disposal, run_dir: Path, checkpoint: str) -> tuple[str, str]:
+    """Carry the disposal out; returns the step's name and a detail."""
+    match disposal:
+        case Disposal.KEEP:
+            volume.discard()
+            return "kept", "the result is on the agent branch; the workspace is gone"
+        case Disposal.REVERT:
+            volume.restore(checkpoint)
+            return "reverted", f"the workspace is at tree {checkpoint}"
+        case Disposal.QUARANTINE:
+            volume.quarantine(run_dir / "quarantine")
+            return "quarantined", "the workspace is kept apart, unreadable to others"
+
+
+def write_manifest(run_dir: Path) -> Path:
+    """Derive manifest.json from the journal; replaced whole."""
+    path = run_dir / "manifest.json"
+    temporary = path.with_suffix(".new")
+    try:
+        temporary.write_bytes(manifest.encode(manifest.derive(chain.records(run_dir / JOURNAL))))
+        temporary.chmod(0o600)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise HostError(f"the manifest cannot be written: {error.strerror}", where=str(path)) from error
+    return path
+
+
+def write_report(run_dir: Path) -> str:
+    """Render report.html; a failure is said, since the journal and manifest stand without it."""
+    from inbounds.console.report import render
+
+    try:
+        render(run_dir)
+    except (InboundsError, OSError) as error:
+        return f"the report could not be written: {error}"
+    return ""
