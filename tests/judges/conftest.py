@@ -14,7 +14,8 @@ import pytest
 from inbounds.contracts.job import Job, JobResult
 from inbounds.judges import report, tests
 
-STANDS = re.compile(r"(?<![\w/.-])/(work|out|job)(?=[/:\"]|$)")
+# a place inside the jail, but never this very installation, which may stand below a directory of such a name
+STANDS = re.compile(rf"(?<![\w/.-])(?!{re.escape(sys.prefix)})/(work|out|job)(?=[/:\"]|$)")
 RunJob = Callable[[Job, Path], JobResult]
 
 
@@ -31,8 +32,6 @@ def run_job_unboxed(tmp_path: Path) -> RunJob:
             places[name].mkdir(parents=True)
 
         def rebase(text: str) -> str:
-            if text.startswith(sys.prefix):
-                return text
             return STANDS.sub(lambda m: str(places[m[1]]), text)
 
         for name, content in job.files.items():
