@@ -84,14 +84,7 @@ class Store:
         Shallow histories are copied as they are; a partial clone is refused by name, since its missing objects would
         be fetched from the network.
         """
-        trust = os.path.join(self.path, "inbounds-fetch.config")
-        try:
-            with open(trust, "w", encoding="ascii") as file:
-                # The operator named this repository; another owner (root runs a user's) is no reason to refuse it.
-                file.write("[safe]\n\tdirectory = *\n")
-        except OSError as error:
-            raise HostError(f"the store cannot be written: {error.strerror}", where=self.path) from error
-        env = {"GIT_CONFIG_GLOBAL": trust}
+        env = self._trusting()
         git_dir = _repository(source, env)
         _check_complete(source, git_dir, env)
         known = git.run(["rev-parse", "--show-object-format"], git_dir=git_dir, env=env).decode("ascii").strip()
@@ -104,11 +97,25 @@ class Store:
             raise OperatorError(
                 f"{rev!r} names no commit", expected="a commit, a branch or HEAD with a first commit", where=source
             )
-        args = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--update-shallow"]
-        args += ["--no-recurse-submodules", "--end-of-options", git_dir, f"+{commit}:refs/inbounds/base/{commit}"]
-        local = {"protocol.file.allow": "always", "protocol.version": "2"}
-        git.run(args, git_dir=self.path, env=env, config=local, timeout_s=FETCH_TIMEOUT_S)
+        _fetch(git_dir, f"+{commit}:refs/inbounds/base/{commit}", self.path, env)
         return commit
+
+    def lend(self, commit: str, git_dir: str, ref: str) -> None:
+        """Copy a commit's objects from the store into the repository `git_dir` and set `ref` there."""
+        _fetch(self.path, f"+{_object(commit)}:{_ref(ref)}", git_dir, self._trusting())
+
+    def _trusting(self) -> dict[str, str]:
+        """Environment in which git reads repositories of other owners: root may run on a user's repository.
+
+        It was named by the operator; git's own question (safe.directory) is about repositories that were come upon.
+        """
+        trust = os.path.join(self.path, "inbounds-fetch.config")
+        try:
+            with open(trust, "w", encoding="ascii") as file:
+                file.write("[safe]\n\tdirectory = *\n")
+        except OSError as error:
+            raise HostError(f"the store cannot be written: {error.strerror}", where=self.path) from error
+        return {"GIT_CONFIG_GLOBAL": trust}
 
     def refuse_unsupported(self, tree: str) -> None:
         """OperatorError, naming the paths, if the tree has submodules or files whose content is elsewhere (LFS)."""
@@ -139,11 +146,25 @@ class Store:
         """The tree id of a commit (or of a tree); HostError if the store has neither."""
         return self.git("rev-parse", "--verify", "--end-of-options", _object(commit) + "^{tree}")
 
+    def subtree(self, tree: str, path: str) -> str:
+        """The tree id of a directory of a tree ("." is the tree itself); HostError if there is no such directory."""
+        if path == ".":
+            return self.tree_of(tree)
+        return self.tree_of(self.git("rev-parse", "--verify", "--end-of-options", f"{_object(tree)}:{path}"))
+
     def ls(self, tree: str, prefixes: Sequence[str] = ()) -> tuple[Node, ...]:
         """All files of a tree in git's order, or those at or below the given paths ("." is all)."""
         wanted = () if "." in prefixes else tuple(prefixes)
         args = ["ls-tree", "-r", "-z", "-l", "--full-tree", _object(tree), *(["--", *wanted] if wanted else [])]
         return nodes(git.run(args, git_dir=self.path))
+
+    def modes(self, tree: str, paths: Sequence[str]) -> dict[str, int]:
+        """Git's mode of each of these paths (files, links, directories) that exists; no link is followed."""
+        if not paths:
+            return {}
+        args = ["ls-tree", "-t", "-z", "-l", "--full-tree", _object(tree), "--", *paths]
+        wanted = set(paths)
+        return {node.path: node.mode for node in nodes(git.run(args, git_dir=self.path)) if node.path in wanted}
 
     def read_blob(self, blob: str, limit: int = BLOB_BYTES_MAX) -> bytes:
         """The content of a blob; HostError if it is larger than `limit` bytes or missing."""
@@ -292,6 +313,14 @@ def _repository(source: str, env: Mapping[str, str]) -> str:
     if code:
         raise OperatorError("this is no git repository", expected="one with a commit", fix="git init", where=source)
     return os.fsdecode(out.rstrip(b"\n"))
+
+
+def _fetch(source: str, refspec: str, git_dir: str, env: Mapping[str, str]) -> None:
+    """Copy objects between two repositories of this machine: no tags, no hooks, no submodules, no maintenance."""
+    args = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--update-shallow"]
+    args += ["--no-recurse-submodules", "--update-head-ok", "--end-of-options", source, refspec]
+    config = {"protocol.file.allow": "always", "protocol.version": "2"}
+    git.run(args, git_dir=git_dir, env=env, config=config, timeout_s=FETCH_TIMEOUT_S)
 
 
 def _check_complete(source: str, git_dir: str, env: Mapping[str, str]) -> None:
