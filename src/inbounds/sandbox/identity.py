@@ -1,0 +1,70 @@
+"""Whose rights a jail has on the host: the user's own, or, started as root, those of nobody who has an account.
+
+Knows nothing of jails. The drop itself happens in the warden (sandbox/warden.py).
+"""
+
+import grp
+import hashlib
+import os
+import pwd
+from dataclasses import dataclass
+
+from inbounds.contracts.errors import HostError
+
+# Above what distributions give to people (60,000 ends useradd's range), below systemd's dynamic users (61,184).
+FIRST_UID, UIDS = 60_600, 500
+NOBODY = 65_534
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Numeric user and group of a jail; `dropped` says that they are not the supervisor's own.
+
+    Whatever a jail may write must belong to them before it starts.
+    """
+
+    uid: int
+    gid: int
+    dropped: bool
+
+
+def _mapped(number: int, table: str) -> bool:
+    """Whether this user namespace can express `number` (a container may map only a few)."""
+    with open(table) as lines:
+        for line in lines:
+            inside, _, count = (int(part) for part in line.split())
+            if inside <= number < inside + count:
+                return True
+    return False
+
+
+def _free(number: int) -> bool:
+    """Whether no account and no group has the number."""
+    for lookup in (pwd.getpwuid, grp.getgrgid):
+        try:
+            lookup(number)
+        except KeyError:
+            continue
+        return False
+    return _mapped(number, "/proc/self/uid_map") and _mapped(number, "/proc/self/gid_map")
+
+
+def identity(run_id: str = "") -> Identity:
+    """The identity for a run's jails; as root a number without an account, spread over runs by the run's id.
+
+    HostError where this user namespace maps nobody but root.
+    """
+    if os.getuid() != 0:
+        return Identity(os.getuid(), os.getgid(), dropped=False)
+    start = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:4]) % UIDS
+    for offset in range(UIDS):
+        number = FIRST_UID + (start + offset) % UIDS
+        if _free(number):
+            return Identity(number, number, dropped=True)
+    if _mapped(NOBODY, "/proc/self/uid_map") and _mapped(NOBODY, "/proc/self/gid_map"):
+        return Identity(NOBODY, NOBODY, dropped=True)
+    raise HostError(
+        "this is root in a user namespace that maps no other user",
+        expected="a user that jails can drop to",
+        fix="run inbounds as an ordinary user",
+    )

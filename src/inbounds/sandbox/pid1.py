@@ -1,0 +1,258 @@
+"""PID 1 of a jail: receives its task over descriptor 3, seals itself, reports, waits for go, runs one program, ends.
+
+Everything in the jail dies with it, and it dies when descriptor 3 is at its end, which is when the supervisor is gone.
+Runs as `python -I -S` inside bubblewrap: standard library only, importing little. Knows nothing of agents or judges.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import array
+import marshal
+import os
+import resource
+import select
+import struct
+import sys
+import time
+
+from inbounds.sandbox import seal
+
+# typing is imported for the type checker alone: it would cost 17 ms of every jail's start
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    Task = dict[str, Any]
+
+CONTROL_FD = 3
+GO = b"G"
+# tasks are a few kilobytes; an agent's configuration files may add some megabytes
+TASK_BYTES_MAX = 64 << 20
+BACKLOG = 128
+REAP_MAX = 100_000  # children waited for in one turn; the process limit is far below
+
+def receive_exactly(control: _socket.socket, count: int) -> bytes:
+    """Read `count` bytes; exit at once if the supervisor is gone."""
+    parts = bytearray()
+    while len(parts) < count:
+        part = control.recv(min(count - len(parts), 1 << 20))
+        if not part:
+            os._exit(0)
+        parts += part
+    return bytes(parts)
+
+
+def receive_task(control: _socket.socket) -> Task:
+    """The task, marshalled by the supervisor (trusted), after its length."""
+    (size,) = struct.unpack("!I", receive_exactly(control, 4))
+    if size > TASK_BYTES_MAX:
+        raise ValueError(f"a task of {size} bytes")
+    task = marshal.loads(receive_exactly(control, size))
+    if not isinstance(task, dict):
+        raise TypeError("the task is no mapping")
+    return task
+
+
+def tell(control: _socket.socket, words: dict[str, str], descriptors: list[int] | None = None) -> None:
+    """Send one report: length, then "name<TAB>value" lines; the supervisor parses it as untrusted text."""
+    lines = (f"{name}\t{value}".replace("\n", " ") for name, value in words.items())
+    text = "\n".join(lines).encode("utf-8", "replace")
+    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", descriptors).tobytes())] if descriptors else []
+    control.sendmsg([struct.pack("!I", len(text)), text], rights)
+
+
+def listen(listeners: list[tuple[str, str, int]]) -> list[int]:
+    """Bind each (name, "tcp" or "udp", port) on the jail's loopback; descriptors in the same order."""
+    descriptors = []
+    for _, kind, port in listeners:
+        bound = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM if kind == "tcp" else _socket.SOCK_DGRAM, 0)
+        bound.bind(("127.0.0.1", port))
+        if kind == "tcp":
+            bound.listen(BACKLOG)
+        descriptors.append(bound.detach())
+    return descriptors
+
+
+def write_files(files: dict[str, bytes], mode: int) -> None:
+    """Write each absolute path, making its parents."""
+    for path, content in files.items():
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        with open(fd, "wb") as file:
+            file.write(content)
+
+
+def prepare(task: Task) -> None:
+    """All that needs the few capabilities that bubblewrap left: files, mount attributes, the namespace limit."""
+    for path, size, inodes in task["tmpfs"]:
+        seal.limit_tmpfs(path, size, inodes)
+    write_files(task["etc"], 0o644)
+    write_files(task["files"], 0o600)
+    for path in task["noexec"]:
+        seal.set_mount_attributes(path, seal.MOUNT_ATTR_NOEXEC, recursive=True)
+    frozen = seal.MOUNT_ATTR_RDONLY | seal.MOUNT_ATTR_NOEXEC | seal.MOUNT_ATTR_NOSUID
+    for path in task["frozen"]:
+        seal.set_mount_attributes(path, frozen, recursive=False)
+    seal.leave_user_namespace(*task["user"])
+    # a second wall behind the seccomp filter; and if the host runs out of memory, a jail goes first
+    for path, value in (("/proc/sys/user/max_user_namespaces", "0"), ("/proc/self/oom_score_adj", "1000")):
+        try:
+            with open(path, "w") as file:
+                file.write(value)
+        except OSError as error:
+            # neither is a boundary by itself; what is in force is measured afterwards by trying
+            sys.stderr.write(f"inbounds: {path} could not be set: {error}\n")
+
+
+def seal_self(task: Task) -> tuple[seal.Landlock | None, str]:
+    """Give up everything; the ruleset (None and why, where the kernel has no Landlock)."""
+    landlock, why = None, ""
+    try:
+        landlock = seal.Landlock(task["rules"], task["ports"])
+    except OSError as error:
+        if error.errno not in (38, 95):  # ENOSYS, EOPNOTSUPP: not built in, or switched off at boot
+            raise
+        why = f"the kernel has no Landlock ({error.strerror})"
+    seal.drop_capabilities(task["machine"])
+    seal.prctl("no_new_privs", seal.PR_SET_NO_NEW_PRIVS, 1)
+    seal.load_filter(task["filter"])
+    if landlock:
+        landlock.restrict()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    seal.prctl("dumpable", seal.PR_SET_DUMPABLE, 0)
+    return landlock, why
+
+
+def start(task: Task, landlock: seal.Landlock | None) -> tuple[int, str]:
+    """Fork and execute the program in a session of its own; its pid, or 0 and why not."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        become(task, landlock, writing)
+    os.close(writing)
+    why = os.read(reading, 4096).decode("utf-8", "replace")
+    os.close(reading)
+    if why:
+        os.waitpid(pid, 0)
+        return 0, why
+    return pid, ""
+
+
+def become(task: Task, landlock: seal.Landlock | None, writing: int) -> NoReturn:
+    """In the child: limits, one more layer of Landlock, then the program; writes why not, and exits."""
+    try:
+        os.setsid()
+        os.nice(task["nice"])
+        for signal in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
+            _signal.signal(signal, _signal.SIG_DFL)
+        os.chdir(task["cwd"])
+        if landlock:
+            landlock.restrict()
+        os.set_inheritable(CONTROL_FD, False)
+        for limit, value in task["rlimits"]:
+            hard = resource.getrlimit(limit)[1]
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(limit, (value, value))
+        execute(task["argv"], task["env"])
+    except OSError as error:
+        os.write(writing, f"{task['argv'][0]}: {error.strerror}".encode())
+    finally:
+        os._exit(127)
+
+
+def execute(argv: list[str], env: dict[str, str]) -> None:
+    """Replace this process, looking argv[0] up in the new environment's PATH; OSError if none can be executed."""
+    if "/" in argv[0]:
+        os.execve(argv[0], argv, env)
+    failure: OSError = FileNotFoundError(2, "no such program in PATH")
+    for directory in env.get("PATH", "").split(":"):
+        try:
+            os.execve(os.path.join(directory, argv[0]), argv, env)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+def memory_used() -> int:
+    """Bytes of memory that the jail's processes hold: private and shared-anonymous, shared ones counted each time.
+
+    Page tables, pipes and sockets are not counted. Counting twice errs on the side of the host.
+    """
+    total = 0
+    names = [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]
+    for name in names:
+        try:
+            with open(f"/proc/{name}/status") as file:
+                status = file.read()
+        except OSError:
+            continue  # it ended between the listing and the reading
+        for key in ("RssAnon:", "RssShmem:"):
+            _, found, rest = status.partition(key)
+            if found:
+                total += int(rest.split(None, 1)[0]) * 1024
+    return total
+
+
+def watch(control: _socket.socket, task: Task, main: int, started: float) -> dict[str, str]:
+    """Wait for the program's end, the deadline, or too much memory; exit at once when the supervisor is gone."""
+    deadline = started + task["deadline_ms"] / 1000
+    waiting = select.poll()
+    waiting.register(control.fileno(), select.POLLIN | select.POLLHUP | select.POLLRDHUP)
+    watched = os.pidfd_open(main)
+    waiting.register(watched, select.POLLIN)
+    pause_ms = task["poll_ms"]
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return {"end": "deadline"}
+        for fd, _ in waiting.poll(min(left * 1000, pause_ms)):
+            if fd == CONTROL_FD:
+                os._exit(0)
+        for _ in range(REAP_MAX):
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return {"end": "failed", "detail": "the program was lost"}
+            if pid == 0:
+                break
+            if pid == main:
+                code = os.waitstatus_to_exitcode(status)
+                return {"end": "exited", "code": str(max(code, 0)), "signal": str(max(-code, 0))}
+        before = time.monotonic()
+        used = memory_used()
+        # counting hundreds of processes takes milliseconds: spend at most a tenth of the time on it
+        pause_ms = max(task["poll_ms"], 9000 * (time.monotonic() - before))
+        if used > task["memory_bytes"]:
+            return {"end": "memory", "detail": f"{used} bytes of memory in use, {task['memory_bytes']} allowed"}
+
+
+def main() -> None:
+    """The whole life of a jail's PID 1."""
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+    control = _socket.socket(fileno=CONTROL_FD)
+    os.closerange(CONTROL_FD + 1, 65_536)
+    task = receive_task(control)
+    descriptors = listen(task["listeners"])
+    prepare(task)
+    landlock, why = seal_self(task)
+    tell(control, {"stage": "bound"}, descriptors)
+    for fd in descriptors:
+        os.close(fd)
+    found = seal.measure(landlock, why, task)
+    tell(control, {"stage": "sealed", **found})
+    if receive_exactly(control, 1) != GO:
+        os._exit(0)
+    started = time.monotonic()
+    pid, why = start(task, landlock)
+    end = watch(control, task, pid, started) if pid else {"end": "failed", "detail": why}
+    end["ms"] = str(int((time.monotonic() - started) * 1000))
+    try:
+        os.kill(-1, _signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # nothing was left
+    tell(control, end)
+    os._exit(0)

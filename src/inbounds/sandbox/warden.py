@@ -1,0 +1,211 @@
+"""The warden: one small process per supervisor that starts bubblewrap for it, drops root first, and kills at the end.
+
+Started as `python -I -S warden.py --control-fd N --supervisor-fd M`; N is a socketpair with the supervisor, M its
+pidfd. Single-threaded, so that fork is safe and a parent-death signal means this process, not a thread of the
+supervisor. All privileged code that rootless inbounds has is in this file. Standard library only; knows nothing of
+what jails are for.
+"""
+
+import ctypes
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from typing import Any, NoReturn
+
+MESSAGE_BYTES_MAX = 1 << 16  # the argument list of one jail: a few kilobytes
+DESCRIPTORS_MAX = 253  # SCM_MAX_FD
+ABOVE_ALL = 300  # a number above every descriptor that bubblewrap is given, below the usual limit of 1024
+
+CLONE_NEWNS = 0x20000
+MS_REC_PRIVATE = 0x4000 | 0x40000
+MS_NOSUID_NODEV = 2 | 4
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+SYS_OPEN_TREE, SYS_MOVE_MOUNT = 428, 429
+AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
+OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, 0o2000000
+MOVE_MOUNT_F_EMPTY_PATH = 4
+
+# Where sources are staged, in a mount namespace that only one bubblewrap has: any directory that everybody may enter.
+STAGE = "/tmp"  # noqa: S108  # hidden by a private tmpfs before anything is put there
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def checked(what: str, result: int) -> int:
+    """Raise OSError named `what` if a libc call returned -1."""
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when `parent` dies; exit if that has happened already."""
+    checked("prctl", libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0))
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def stage(sources: list[int]) -> None:
+    """Make each descriptor's tree appear as STAGE/<index>, in a mount namespace of this process alone.
+
+    The trees are cloned from descriptors, so that no path is walked as root a second time and parents that the jail's
+    user may not enter (root's HOME) do not matter. Nothing shows in the host's mount table; all ends with the process.
+    """
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE
+    trees = []
+    for fd in sources:
+        number = libc.syscall(ctypes.c_long(SYS_OPEN_TREE), fd, b"", ctypes.c_uint(flags))
+        trees.append(checked("open_tree", int(number)))
+    checked("unshare", libc.unshare(CLONE_NEWNS))
+    checked("private mounts", libc.mount(None, b"/", None, ctypes.c_ulong(MS_REC_PRIVATE), None))
+    options = b"mode=0755,size=1m"
+    checked("stage", libc.mount(b"inbounds", STAGE.encode(), b"tmpfs", ctypes.c_ulong(MS_NOSUID_NODEV), options))
+    for index, (fd, tree) in enumerate(zip(sources, trees, strict=True)):
+        place = f"{STAGE}/{index}"
+        if os.path.isdir(f"/proc/self/fd/{fd}"):
+            os.mkdir(place, 0o755)
+        else:
+            os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        moved = libc.syscall(
+            ctypes.c_long(SYS_MOVE_MOUNT),
+            tree,
+            b"",
+            AT_FDCWD,
+            place.encode(),
+            ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH),
+        )
+        checked("move_mount", int(moved))
+        os.close(tree)
+
+
+def become_bubblewrap(request: dict[str, Any], descriptors: list[int], parent: int) -> NoReturn:
+    """In the child: stage and drop if asked to, arrange the descriptors from 0 upwards, execute."""
+    try:
+        die_with(parent)
+        inherited, sources = descriptors[: request["inherit"]], descriptors[request["inherit"] :]
+        uid, gid = request["uid"], request["gid"]
+        if os.getuid() == 0:
+            if uid == 0 or gid == 0:
+                raise PermissionError("a jail is never root's")
+            stage(sources)
+            sources = []
+            os.setgroups([])
+            os.setresgid(gid, gid, gid)
+            os.setresuid(uid, uid, uid)
+            # the kernel forgets the parent-death signal on a change of user
+            die_with(parent)
+        # inherited ones go to 0, 1, 2, …; the sources, which bubblewrap binds by descriptor, follow them
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, ABOVE_ALL) for fd in inherited + sources]
+        for number, fd in enumerate(high):
+            os.dup2(fd, number, inheritable=True)
+        os.closerange(len(high), 65_536)
+        os.execve(request["argv"][0], request["argv"], {})
+    except BaseException as error:
+        os.write(2, f"inbounds warden: {error}\n".encode())
+    finally:
+        os._exit(126)
+
+
+def serve_one(control: socket.socket, children: dict[int, int]) -> bool:
+    """Take one request, fork, answer with the child's pid and pidfd; False when the supervisor is gone."""
+    message, ancillary, flags, _ = control.recvmsg(MESSAGE_BYTES_MAX, socket.CMSG_SPACE(DESCRIPTORS_MAX * 4))
+    descriptors: list[int] = []
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors += struct.unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4])
+    if not message:
+        return False
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        raise ValueError("a request that was cut short")
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        become_bubblewrap(json.loads(message), descriptors, parent)
+    for fd in descriptors:
+        os.close(fd)
+    watched = os.pidfd_open(pid)
+    children[watched] = pid
+    socket.send_fds(control, [json.dumps({"pid": pid}).encode()], [watched])
+    return True
+
+
+def own_children() -> list[int]:
+    """Every process whose parent this is, adopted ones included."""
+    me, found = os.getpid(), []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    parent = int(file.read().rpartition(b")")[2].split()[1])
+            except OSError:
+                continue  # it ended between the listing and the reading
+            if parent == me:
+                found.append(int(name))
+    return found
+
+
+def kill_and_wait(pids: list[int]) -> None:
+    """Kill children and wait until the kernel has ended them; PID 1 of a jail takes the whole jail along."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    for pid in pids:
+        os.waitpid(pid, 0)
+
+
+def reap(children: dict[int, int]) -> None:
+    """Wait for whatever has ended, and end what it left behind.
+
+    When bubblewrap's outer process is dead, its inner one becomes this subreaper's child. It may be PID 1 of a half-made
+    jail that waits for a word from a parent that is gone: nothing else would ever end it.
+    """
+    ended = False
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            break
+        if pid == 0:
+            break
+        for watched, known in list(children.items()):
+            if known == pid:
+                ended = True
+                del children[watched]
+                os.close(watched)
+    if ended:
+        kill_and_wait([pid for pid in own_children() if pid not in children.values()])
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until the supervisor is gone, then leave nothing alive."""
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    control = socket.socket(fileno=int(options["--control-fd"]))
+    supervisor = int(options["--supervisor-fd"])
+    for fd in (control.fileno(), supervisor):
+        os.set_inheritable(fd, False)
+    checked("prctl", libc.prctl(PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0))
+    children: dict[int, int] = {}
+    try:
+        while True:
+            waiting = select.poll()
+            for fd in (control.fileno(), supervisor, *children):
+                waiting.register(fd, select.POLLIN)
+            ready = {fd for fd, _ in waiting.poll()}
+            if supervisor in ready:
+                break
+            if control.fileno() in ready and not serve_one(control, children):
+                break
+            reap(children)
+    finally:
+        # more than one round: killing bubblewrap's outer process is what makes its inner one a child of this one
+        while left := own_children():
+            kill_and_wait(left)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
