@@ -1,0 +1,278 @@
+"""The gateway's process: configured over its control channel, sealed, then serving until told to stop or orphaned.
+
+Order matters: open what is needed, seal, start threads, accept. Knows nothing of the path of a request.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from aiohttp import web
+
+from inbounds.contracts.errors import InboundsError, OperatorError
+from inbounds.gateway import channel
+from inbounds.gateway.clerk import Clerk
+from inbounds.gateway.config import GatewayConfig
+from inbounds.gateway.exchange import Desk
+from inbounds.gateway.forward import Forwarder, ports
+from inbounds.gateway.lease import Lease
+from inbounds.gateway.ledger import Account, RunAccount, ScopeCap, open_ledger, transaction
+from inbounds.gateway.prices import PriceBook
+from inbounds.gateway.seal import close_inherited, seal, undumpable
+from inbounds.gateway.server import HEADER_BYTES_MAX, HEADERS_MAX, Gateway
+
+CONFIGURE_SECONDS = 30  # for the supervisor to say what this gateway is for
+LISTENERS_MAX = 64  # jails alive at once in one run
+
+
+def zone_of(name: str) -> tzinfo:
+    """The organisation's time zone; UTC needs no database."""
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise OperatorError(f"time zone {name!r}", expected="an IANA name such as Europe/Madrid") from None
+
+
+def account_of(config: GatewayConfig) -> RunAccount:
+    """Whose ceilings a request of this run counts toward; a run counts in full for each of its requirements."""
+    caps = config.caps
+    scopes = [
+        ScopeCap("run", config.run_id, False, caps.run_micro_usd, caps.run_tokens),
+        ScopeCap("thread", config.thread, True, caps.thread_month_micro_usd, caps.thread_month_tokens),
+        ScopeCap("organisation", config.organisation, True, caps.month_micro_usd, caps.month_tokens),
+        *(ScopeCap("requirement", name, False, caps.requirement_micro_usd, None) for name in config.requirements),
+    ]
+    return RunAccount(
+        config.run_id, config.thread, config.requirements, config.organisation, config.zone, tuple(scopes)
+    )
+
+
+@dataclass(slots=True)
+class Program:
+    """The control loop's state: the gateway, its listeners by role, and whether it is to end."""
+
+    gateway: Gateway
+    emitter: channel.Emitter
+    runners: dict[str, web.AppRunner] = field(default_factory=dict)
+
+    async def attach(self, role: str, sock: socket.socket) -> None:
+        """Accept on a listener of a jail. The role's earlier one is closed: its jail is gone, its namespace may go."""
+        await self.detach(role)
+        if len(self.runners) >= LISTENERS_MAX:
+            sock.close()
+            self.emitter.emit({"event": "attach_refused", "role": role, "why": f"{LISTENERS_MAX} listeners are open"})
+            return
+        runner = web.AppRunner(
+            self.gateway.app(role),
+            access_log=None,
+            handle_signals=False,
+            handler_cancellation=False,  # a client that leaves must not stop the metering
+            auto_decompress=False,
+            max_line_size=HEADER_BYTES_MAX,
+            max_field_size=HEADER_BYTES_MAX,
+            max_headers=HEADERS_MAX,
+            lingering_time=2,
+            shutdown_timeout=1,
+        )
+        await runner.setup()
+        sock.setblocking(False)
+        await web.SockSite(runner, sock).start()
+        self.runners[role] = runner
+        self.emitter.emit({"event": "attached", "role": role})
+
+    async def detach(self, role: str) -> None:
+        """Stop accepting on a role's listener."""
+        runner = self.runners.pop(role, None)
+        if runner is not None:
+            await runner.cleanup()
+
+    async def close_lease(self, why: str) -> None:
+        """Close the lease and say so once everything in flight is charged."""
+        lease = self.gateway.desk.lease
+        lease.close(why)
+        drained = await lease.drained()
+        self.emitter.emit({"event": "lease_drained", "why": lease.closed, "ok": drained})
+
+    async def status(self, number: int) -> None:
+        """Report the run's figures."""
+        desk = self.gateway.desk
+        totals = await desk.clerk.do(desk.account.totals)
+        self.emitter.emit(
+            {
+                "event": "status",
+                "id": number,
+                "settled_micro_usd": totals.settled_micro_usd,
+                "reserved_micro_usd": totals.reserved_micro_usd,
+                "unknown_micro_usd": totals.unknown_micro_usd,
+                "spent_micro_usd": totals.spent_micro_usd,
+                "cap_micro_usd": totals.cap_micro_usd,
+                "spent_tokens": totals.spent_tokens,
+                "requests": totals.requests,
+                "tool_calls": desk.lease.tool_calls,
+                "turns": desk.lease.turns,
+                "inflight": desk.lease.inflight,
+                "lease_closed": desk.lease.closed,
+                "roles": sorted(self.runners),
+            }
+        )
+
+    async def obey(self, message: dict[str, Any], descriptors: list[int]) -> bool:
+        """Carry out one control message; False where it says to stop."""
+        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        match message:
+            case {"op": "attach", "role": str(role)} if len(sockets) == 1:
+                await self.attach(role, sockets.pop())
+            case {"op": "detach", "role": str(role)}:
+                await self.detach(role)
+            case {"op": "iteration", "n": int(number)}:
+                self.gateway.desk.lease.begin(number)
+            case {"op": "close_lease", "why": str(why)}:
+                await self.close_lease(why)
+            case {"op": "status", "id": int(number)}:
+                await self.status(number)
+            case {"op": "stop"}:
+                return False
+            case _:
+                self.emitter.emit({"event": "unknown_op", "op": str(message.get("op"))[:100]})
+        for sock in sockets:
+            sock.close()
+        return True
+
+    async def serve(self, control: socket.socket) -> None:
+        """Obey until told to stop; at EOF the supervisor is dead, and so is this program."""
+        loop = asyncio.get_running_loop()
+        messages: asyncio.Queue[tuple[dict[str, Any], list[int]] | None] = asyncio.Queue()
+
+        def readable() -> None:
+            try:
+                received = channel.receive(control)
+            except (OSError, ValueError):
+                received = None
+            if received is None:
+                loop.remove_reader(control)
+            messages.put_nowait(received)
+
+        loop.add_reader(control, readable)
+        while (received := await messages.get()) is not None:
+            if not await self.obey(*received):
+                break
+        await self._end()
+
+    async def _end(self) -> None:
+        lease = self.gateway.desk.lease
+        lease.close("the gateway is stopping")
+        await lease.drained()
+        for role in list(self.runners):
+            await self.detach(role)
+        await self.gateway.desk.forwarder.close()
+        now = int(time.time() * 1000)
+        desk = self.gateway.desk
+        with contextlib.suppress(Exception):  # reserved stays spent either way; the next gateway notes it
+            await desk.clerk.do(lambda: desk.account.close(now, lease.closed))
+
+
+def _warm() -> None:
+    """Import what would otherwise be imported behind the seal, or while a request waits."""
+    import encodings.idna
+
+    import genai_prices.data_snapshot
+    import msgspec
+
+    assert encodings.idna
+    assert genai_prices.data_snapshot
+    assert msgspec
+
+
+async def _serve(config: GatewayConfig, control: socket.socket, emitter: channel.Emitter, parts: "_Opened") -> None:
+    parts.clerk.start()
+    parts.forwarder.open()
+    lease = Lease(config.caps, emitter.emit, stalled=lambda: emitter.stalled)
+    account = parts.account
+    doubted = await parts.clerk.do(lambda: account.open(int(time.time() * 1000)))
+    totals = await parts.clerk.do(account.totals)
+    lease.tool_calls = totals.tool_calls
+    desk = Desk(parts.clerk, account, parts.forwarder, lease, emitter.emit)
+    program = Program(Gateway(config, parts.zone, parts.prices, desk), emitter)
+    emitter.emit(
+        {
+            "event": "ready",
+            "pid": os.getpid(),
+            "seal": parts.sealed,
+            "spent_micro_usd": totals.spent_micro_usd,
+            "left_unknown": doubted,
+        }
+    )
+    await program.serve(control)
+    parts.clerk.stop()
+
+
+@dataclass(slots=True)
+class _Opened:
+    """What had to be opened before the seal."""
+
+    zone: tzinfo
+    prices: PriceBook
+    forwarder: Forwarder
+    clerk: Clerk
+    account: Account
+    sealed: dict[str, str]
+
+
+def _open(config: GatewayConfig) -> _Opened:
+    zone = zone_of(config.zone)
+    prices = PriceBook(config)
+    forwarder = Forwarder(config)
+    connection = open_ledger(config.ledger)
+    with transaction(connection):
+        pass  # makes the log and its index exist: the seal names files, and forbids making others
+    files = [config.ledger, config.ledger + "-wal", config.ledger + "-shm"]
+    readable = [config.ca_bundle] if config.ca_bundle else []
+    sealed = seal(writable=files, readable=readable, ports=ports(config))
+    return _Opened(zone, prices, forwarder, Clerk(connection), Account(connection, account_of(config)), sealed)
+
+
+def run(control_fd: int) -> int:
+    """Serve one run from its control descriptor; returns the exit code."""
+    os.umask(0o077)
+    undumpable()  # before the first key arrives
+    control = socket.socket(fileno=control_fd)
+    close_inherited({0, 1, 2, control_fd})
+    control.settimeout(CONFIGURE_SECONDS)
+    _warm()
+    try:
+        received = channel.receive(control)
+    except (OSError, ValueError):
+        return 1
+    if received is None:
+        return 1
+    control.settimeout(None)
+    try:
+        config = GatewayConfig.load(received[0].get("config"))
+        parts = _open(config)
+    except InboundsError as error:
+        channel.send(control, {"event": "failed", "exit": error.exit_code, **error.facts()})
+        return error.exit_code
+    emitter = channel.Emitter(control)
+    emitter.start()
+    try:
+        _event_loop_run(_serve(config, control, emitter, parts))
+    finally:
+        emitter.stop()
+    return 0
+
+
+def _event_loop_run(main: Any) -> None:
+    try:
+        import uvloop
+    except ImportError:  # a platform without its wheel: the standard loop does the same, slower
+        asyncio.run(main)
+        return
+    uvloop.run(main)
