@@ -13,7 +13,7 @@ from typing import Any
 
 from inbounds.console import advice, diff, picture
 from inbounds.console.plain import visible
-from inbounds.console.terminal import event_line, label, money, summary_figures
+from inbounds.console.terminal import event_line, label, money, ordered, summary_figures
 from inbounds.contracts.errors import HostError
 from inbounds.contracts.units import show_duration
 from inbounds.journal import chain, manifest
@@ -94,7 +94,8 @@ def page(evidence: Evidence) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(block=block, code=code, money=money, words=label, span=_span, stamp=_stamp, limit=_limit)
+    environment.filters.update(block=block, code=code, money=money, words=label, radius=ordered)
+    environment.filters.update(span=_span, stamp=_stamp, limit=_limit, sentence=_sentence)
     return environment.get_template("report.html.j2").render(_context(evidence))
 
 
@@ -168,3 +169,8 @@ def _span(ms: object) -> str:
 def _stamp(text: object) -> str:
     """An ISO time without its fraction and letters, for people."""
     return str(text)[:16].replace("T", " ") + " UTC" if str(text)[:2].isdigit() else str(text)
+
+
+def _sentence(text: object) -> str:
+    words = str(text).strip()
+    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")

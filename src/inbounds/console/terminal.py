@@ -33,6 +33,12 @@ def label(key: str) -> str:
     return _LABELS.get(key, key.replace("_", " "))
 
 
+def ordered(blast: dict[str, Any]) -> list[tuple[str, Any]]:
+    """A blast radius in the order in which it is read, whatever order it was stored in."""
+    places = {key: place for place, key in enumerate(_LABELS)}
+    return sorted(blast.items(), key=lambda item: places.get(item[0], len(places)))
+
+
 def money(amount: object) -> str:
     """Micro-dollars as dollars with at least cents; whatever is no integer as it is."""
     return f"${show_usd(amount)}" if type(amount) is int else str(amount)
@@ -72,7 +78,7 @@ def contract_screen(contract: dict[str, Any], blast: dict[str, Any]) -> Any:
     reach = Table.grid(padding=(0, 2))
     reach.add_column(style="dim", no_wrap=True)
     reach.add_column()
-    for key, value in blast.items():
+    for key, value in ordered(blast):
         items = value if isinstance(value, list) else [value]
         shown = ", ".join(visible(str(item), limit=120) for item in items[:4])
         more = f" and {len(items) - 4} more" if len(items) > 4 else ""  # noqa: PLR2004 - the four shown above
