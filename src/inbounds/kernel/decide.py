@@ -14,6 +14,7 @@ from inbounds.kernel.effects import (
     Effect,
     HaltAgent,
     Judge,
+    RecordStop,
     RunPreflight,
     StartIteration,
     TakeSnapshot,
@@ -42,7 +43,7 @@ from inbounds.kernel.events import (
 from inbounds.kernel.state import Phase, State
 
 # Caps on one request or on time: refusing that request is the whole answer, and it counts as a denial.
-NOT_SPENT = frozenset({"request", "lease", "busy"})
+NOT_SPENT = frozenset({"request", "busy"})
 
 Step = tuple[State, tuple[Effect, ...]]
 
@@ -71,9 +72,12 @@ def decide(state: State, event: Event, at_ms: int) -> Step:
         return state, ()
     if state.phase is Phase.STOPPING:
         return (replace(state, phase=Phase.FINISHED), ()) if isinstance(event, Finished) else (state, ())
-    if state.phase is not Phase.NEW and at_ms - state.started_ms >= state.limits.wall_clock_ms:
-        return _stop(state, StopCode.STOP_RUNTIME_EXCEEDED, "the wall-clock limit passed")
-    return _running(state, event, at_ms)
+    after, effects = _running(state, event, at_ms)
+    late = state.phase is not Phase.NEW and at_ms - state.started_ms >= state.limits.wall_clock_ms
+    # A late event that stops the run by itself (a decoy opened, a dead supervisor) names the more telling cause.
+    if late and not any(isinstance(e, RecordStop) and e.code is not StopCode.DONE for e in effects):
+        return _stop(after, StopCode.STOP_RUNTIME_EXCEEDED, "the wall-clock limit passed")
+    return after, effects
 
 
 def _running(state: State, event: Event, at_ms: int) -> Step:
@@ -83,8 +87,9 @@ def _running(state: State, event: Event, at_ms: int) -> Step:
         case PreflightFinished():
             return _preflight(state, event)
         case IterationStarted():
-            fresh = replace(state, phase=Phase.WORKING, n=event.n, iteration_turns=0, verdicts={}, halted=False)
-            return (fresh, ()) if state.phase is Phase.STARTING else (state, ())
+            if state.phase is not Phase.STARTING or event.n != state.n + 1:
+                return state, ()
+            return replace(state, phase=Phase.WORKING, n=event.n, iteration_turns=0, verdicts={}, halted=False), ()
         case Usage():
             return _usage(state, event)
         case ModelRefused():
@@ -161,6 +166,8 @@ def _refused(state: State, event: ModelRefused) -> Step:
         if state.phase is not Phase.WORKING or state.halted:
             return state, ()
         return replace(state, halted=True), (HaltAgent(event.reason),)
+    if event.cap == "lease":
+        return state, ()
     if event.cap == "tool_calls":
         return _stop(state, StopCode.STOP_TOOL_CALLS_EXCEEDED, event.reason)
     if event.cap and event.cap not in NOT_SPENT:
@@ -209,7 +216,7 @@ def _judged(state: State, event: Judged) -> Step:
         hit = next((rule for rule in event.rules if rule.startswith(prefix)), None)
         if hit:
             return _stop(state, code, f"{event.judge}: {event.summary} ({hit})")
-    if event.outcome == Outcome.FAIL and event.rules:
+    if event.rules:  # critical or high, whatever the judge could not finish beside it
         return _stop(state, StopCode.STOP_SECURITY_VIOLATION, f"{event.judge}: {event.summary}")
     return replace(state, verdicts={**state.verdicts, event.judge: event.outcome}), ()
 
@@ -227,7 +234,7 @@ def _iteration(state: State, event: IterationFinished) -> Step:
         acceptance_failing=event.acceptance_failing,
         done=passed and event.acceptance_failing == 0,
     )
-    return (after, (Commit(event.n, event.tree),)) if event.changed else _onward(after)
+    return (after, (Commit(event.n, state.tree),)) if event.changed else _onward(after)
 
 
 def _onward(state: State) -> Step:

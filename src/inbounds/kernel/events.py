@@ -216,13 +216,33 @@ EVENTS: tuple[type[Event], ...] = (
 BY_KIND: dict[str, type[Event]] = {event.KIND: event for event in EVENTS}
 
 
+_SHAPES: dict[type[Event], tuple[tuple[str, Any], ...]] = {
+    event: tuple(
+        (f.name, f.type if isinstance(f.type, type) and f.type in (int, str, bool) else tuple) for f in fields(event)
+    )
+    for event in EVENTS
+    if event is not Accepted
+}
+
+
 def parse(kind: str, data: Mapping[str, Any]) -> Event | None:
     """The event in a record, or None for kinds that no rule reads; KeyError or TypeError for a malformed record."""
     event = BY_KIND.get(kind)
     if event is None:
         return None
     if event is Accepted:
-        return Accepted(from_json(data["limits"]), data["profile"], tuple(data["required_judges"]))
-    values = {field.name: data[field.name] for field in fields(event)}
+        profile = _typed(kind, "profile", data["profile"], str)
+        judges = _typed(kind, "required_judges", data["required_judges"], tuple)
+        return Accepted(from_json(data["limits"]), profile, judges)
     make: Callable[..., Event] = event
-    return make(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    return make(*[_typed(kind, name, data[name], shape) for name, shape in _SHAPES[event]])
+
+
+def _typed(kind: str, name: str, value: Any, shape: Any) -> Any:
+    """The value if it is an int, str or bool as declared, or a tuple of str; a bool is no int here."""
+    if shape is tuple:
+        if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+    elif isinstance(value, shape) and (shape is not int or not isinstance(value, bool)):
+        return value
+    raise TypeError(f"{kind}: {name} is {type(value).__name__}")

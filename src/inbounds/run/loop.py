@@ -1,21 +1,26 @@
 """The run loop: take an event, ask the kernel, write the record, carry the effects out; nothing else.
 
 It knows neither jails nor gateways: a World carries effects out and posts what happens. The record is appended and
-synced before its effects begin (write-ahead).
+synced before its effects begin (write-ahead): without its record nothing goes forward, but a stop always goes on.
 """
 
+import logging
 import queue
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from inbounds.contracts.errors import InboundsError
+from inbounds.contracts.errors import EXIT_HOST, HostError, InboundsError
 from inbounds.kernel.decide import decide
-from inbounds.kernel.effects import Effect
-from inbounds.kernel.events import Event, Failed, Tick, parse
+from inbounds.kernel.effects import Effect, Finish
+from inbounds.kernel.events import Event, Failed, Finished, Tick, parse
 from inbounds.kernel.state import Phase, State
 
 TICK_S = 0.25  # how late a wall-clock stop may be
 QUEUE_MAX = 10_000  # events waiting; producers block beyond, so that a flood cannot eat memory
+
+ENDING = frozenset({Phase.STOPPING, Phase.FINISHED})
+
+log = logging.getLogger(__name__)
 
 Post = Callable[[str, Mapping[str, Any]], None]
 
@@ -31,7 +36,7 @@ class World(Protocol):
     """Everything outside: carries an effect out at once or starts it, and posts events."""
 
     def perform(self, effect: Effect) -> None:
-        """Carry one effect out; raise InboundsError if it cannot be."""
+        """Carry one effect out; whatever it raises becomes an event."""
 
 
 class Loop:
@@ -44,14 +49,20 @@ class Loop:
         self._now_ms = now_ms
         self._events: queue.Queue[tuple[str, Mapping[str, Any]]] = queue.Queue(QUEUE_MAX)
         self._world: World | None = None
+        self._at_ms = 0
 
     def post(self, kind: str, data: Mapping[str, Any]) -> None:
         """Hand an event in; it is journalled and decided in the loop's own thread."""
         self._events.put((kind, data))
 
     def record(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Journal and decide now; only from within `perform` in the loop's own thread."""
-        self._take(kind, data)
+        """Journal and decide now; only from within `perform` in the loop's own thread.
+
+        HostError during a stop when the record cannot be written; before that, the stop is what it leads to.
+        """
+        fault = self._take(kind, data)
+        if fault and self.state.phase in ENDING:
+            raise HostError(fault)
 
     def run(self, world: World) -> State:
         """Until the run is finished; returns its last state."""
@@ -66,31 +77,62 @@ class Loop:
                 self._tick()
         return self.state
 
+    def _now(self) -> int:
+        # A clock set back must not lengthen a run, nor make its replay decide differently.
+        self._at_ms = max(self._at_ms, self._now_ms())
+        return self._at_ms
+
     def _tick(self) -> None:
-        at_ms = self._now_ms()
-        _, effects = decide(self.state, Tick(), at_ms)
+        _, effects = decide(self.state, Tick(), self._now())
         if effects:
-            self._take(Tick.KIND, {}, at_ms)
+            self._take(Tick.KIND, {})
 
-    def _take(self, kind: str, data: Mapping[str, Any], at_ms: int | None = None) -> None:
-        at = self._now_ms() if at_ms is None else at_ms
-        event = parse(kind, data)
-        effects: tuple[Effect, ...] = ()
-        if event is not None:
-            self.state, effects = decide(self.state, event, at)
-        self._journal.append(kind, data, at, sync=bool(effects) or event is not None)
-        self._perform(effects, event)
+    def _take(self, kind: str, data: Mapping[str, Any]) -> str:
+        """Decide, write, act; returns what kept the record from being written, "" if nothing did."""
+        at, before = self._now(), self.state
+        event, effects, fault = self._decided(kind, data, at)
+        try:
+            self._journal.append(kind, data, at, sync=bool(effects) or event is not None)
+        except Exception as error:
+            fault = f"the record {kind} cannot be written: {_line(error)}"
+            log.exception("%s", fault)
+        if fault and self.state.phase not in ENDING:
+            self.state, effects = decide(before, Failed("host", fault), at)
+        self._perform(effects)
+        return fault
 
-    def _perform(self, effects: tuple[Effect, ...], cause: Event | None) -> None:
+    def _decided(self, kind: str, data: Mapping[str, Any], at: int) -> tuple[Event | None, tuple[Effect, ...], str]:
+        try:
+            event = parse(kind, data)
+        except (KeyError, TypeError, ValueError) as error:
+            return None, (), f"a malformed record {kind}: {_line(error)}"
+        if event is None:
+            return None, (), ""
+        self.state, effects = decide(self.state, event, at)
+        return event, effects, ""
+
+    def _perform(self, effects: tuple[Effect, ...]) -> None:
+        """Carry out in order; a fault becomes a stop that replaces what was left, within a stop the rest goes on."""
         assert self._world is not None
         for effect in effects:
             try:
                 self._world.perform(effect)
-            except InboundsError as fault:
-                if isinstance(cause, Failed) or self.state.phase is Phase.STOPPING:
-                    self._journal.append(
-                        "effect.failed", {"effect": type(effect).__name__, "detail": fault.one_line()}, self._now_ms()
-                    )
-                else:
+            except Exception as error:
+                name = type(effect).__name__
+                log.warning("%s failed: %s", name, _line(error), exc_info=True)
+                if self.state.phase not in ENDING:
                     part = "preflight" if self.state.phase is Phase.PREFLIGHT else "host"
-                    self._take(Failed.KIND, {"part": part, "detail": fault.one_line()})
+                    self._take(Failed.KIND, {"part": part, "detail": _line(error)})
+                    return
+                self._in_stop(effect, name, _line(error))
+
+    def _in_stop(self, effect: Effect, name: str, detail: str) -> None:
+        if self.state.phase is Phase.FINISHED:
+            return  # nothing may follow the last record; the log has it
+        self._take("effect.failed", {"effect": name, "detail": detail})
+        if isinstance(effect, Finish):  # nobody else would end this run
+            self._take(Finished.KIND, {"code": effect.code.value, "exit": EXIT_HOST})
+
+
+def _line(error: Exception) -> str:
+    return str(error) if isinstance(error, InboundsError) else f"{type(error).__name__}: {error}"
