@@ -36,7 +36,7 @@ lint: $(READY)
 check: lint test requirements ## everything that CI runs
 
 requirements: $(READY) ## which of the catalogue's requirements have a proof that passed
-	@"$(BIN)/python" tools/requirements.py
+	@INBOUNDS_TEST_WHEEL=$(if $(WHEEL),1) "$(BIN)/python" tools/requirements.py
 
 lock: ## renew uv.lock from pyproject.toml
 	@sh tools/lock.sh
