@@ -54,16 +54,13 @@ def signature_for(home: Home, statement: dict[str, Any], operators: dict[str, st
 def signed_by(statement: dict[str, Any], armored: str, operators: dict[str, str], namespace: str) -> str:
     """Which operator made this signature, or "" if none did."""
     message = canonical(statement)
-    for name, key in operators.items():
-        if sshsig.verify(message, armored, public_key=key, namespace=namespace):
-            return name
-    return ""
+    return next((name for name in operators if sshsig.verify(message, armored, namespace, name, operators)), "")
 
 
 def sign(home: Home, statement: dict[str, Any], operators: dict[str, str], extra: Path | None = None) -> str:
     """Sign a start statement as the operator at the keyboard and keep it; returns the armored signature."""
     _, key = me(operators)
-    armored = sshsig.sign(canonical(statement), key, namespace=START_NAMESPACE)
+    armored = sshsig.sign(key, canonical(statement), START_NAMESPACE)
     (home.signed / f"{digest(statement)}.sig").write_text(armored, encoding="ascii")
     if extra is not None:
         extra.write_text(armored, encoding="ascii")

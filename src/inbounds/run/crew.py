@@ -10,8 +10,8 @@ from typing import Any
 
 from inbounds.contracts.errors import HostError
 from inbounds.sandbox.identity import Identity
-from inbounds.sandbox.jail import Jail, JailExit, spawn
-from inbounds.sandbox.spec import JailSpec
+from inbounds.sandbox.jail import Jail, spawn
+from inbounds.sandbox.spec import JailExit, JailSpec
 
 Post = Callable[[str, Mapping[str, Any]], None]
 
@@ -42,10 +42,12 @@ class Crew:
             self._post("jail.started", started)
         return jail
 
-    def finish(self, jail: Jail) -> JailExit:
-        """Wait for a jail's end, and say so."""
+    def finish(self, jail: Jail, after: Callable[[], None] | None = None) -> JailExit:
+        """Wait for a jail's end, do what must stand in the journal before its exit does, and say so."""
         ended = jail.wait(None)
         assert ended is not None
+        if after:
+            after()
         with self._lock:
             role = self._jails.pop(jail, "")
         if self._post:

@@ -10,16 +10,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inbounds.contracts.bound import Contract
+from inbounds.contracts.errors import HostError
 from inbounds.contracts.verdict import Outcome, Severity, Verdict
-from inbounds.judges import preflight, progress, scope
+from inbounds.judges import bandit, preflight, progress, scope, secrets
 from inbounds.judges import tests as suites
+from inbounds.judges.added import FILE_BYTES_MAX, Added, added
 from inbounds.judges.tests import Baseline, Suite
+from inbounds.judges.toolbox import Toolbox
 from inbounds.run.workbench import Workbench
-from inbounds.sandbox.volume import Snapshot
+from inbounds.store.snapshot import Snapshot
 from inbounds.store.store import Store
+from inbounds.store.tree import Change
 
 REQUIRED = ("scope", "tests", "secrets", "bandit")
 OUTPUT_CHARS_MAX = 20_000  # the end of a test run's output, kept for the next prompt and for run_tests
+LINK_BYTES_MAX = 4_096  # PATH_MAX
 GRAVE = frozenset({Severity.CRITICAL, Severity.HIGH})
 
 Post = Callable[[str, Mapping[str, Any]], None]
@@ -41,7 +46,8 @@ class Bench:
     store: Store
     workbench: Workbench
     suite: Suite
-    canaries: tuple[str, ...] = ()
+    tools: Toolbox
+    decoys: Mapping[str, bytes] = field(default_factory=dict)
     baseline: Baseline = field(default_factory=Baseline)
     start: progress.Standing = field(default_factory=lambda: progress.Standing(frozenset()))
     best: progress.Standing = field(default_factory=lambda: progress.Standing(frozenset()))
@@ -120,28 +126,59 @@ class Bench:
             files_max=contract.numbers().file_changes,
         )
         changes = [
-            scope.Change(c.status, c.path, c.old_path, c.old_mode, c.new_mode, self._link(c.new_mode, c.new_blob))
+            scope.Change(c.status, c.path, c.old_path, octal(c.old_mode), octal(c.new_mode), self._link(c))
             for c in snapshot.changes
         ]
-        foreign = [scope.Foreign(item.path, item.what) for item in snapshot.foreign]
+        foreign = [
+            scope.Foreign(path, "a nested repository or a name that no tree may hold") for path in snapshot.foreign
+        ]
+        foreign += [scope.Foreign(path, "a link that leads out of the repository") for path in snapshot.links_out]
         return scope.judge(changes, declared, foreign=foreign, complete=snapshot.complete, why=snapshot.why)
 
-    def _link(self, mode: str, blob: str) -> str:
-        if mode != scope.SYMLINK:
+    def _link(self, change: Change) -> str:
+        if octal(change.new_mode) != scope.SYMLINK:
             return ""
-        return self.store.read_blob(blob, 4_096).decode("utf-8", "surrogateescape")
+        return self.store.read_blob(change.new_blob, LINK_BYTES_MAX).decode("utf-8", "surrogateescape")
 
     def _secrets(self, snapshot: Snapshot) -> Verdict:
-        raise NotImplementedError
+        new, skipped = self._added(snapshot)
+        changed = sum(change.status != "D" for change in snapshot.changes)
+        material = secrets.Material(new, self.decoys, changed, skipped)
+        nonce = randomness.token_hex(16)
+        job = secrets.plan(material, self.tools, snapshot.tree, nonce)
+        return secrets.judge(material, nonce, self.workbench.execute(job) if job else None)
 
     def _bandit(self, snapshot: Snapshot) -> Verdict:
-        raise NotImplementedError
+        new, _ = self._added(snapshot)
+        job = bandit.plan(new, self.tools, snapshot.tree)
+        return bandit.judge(new, self.workbench.execute(job) if job else None)
+
+    def _added(self, snapshot: Snapshot) -> tuple[tuple[Added, ...], tuple[str, ...]]:
+        """What is new in this tree against the base; a blob too large to look at is named."""
+        blocks: list[Added] = []
+        skipped: list[str] = []
+        for change in snapshot.changes:
+            if change.status == "D" or octal(change.new_mode) not in scope.REGULAR:
+                continue
+            try:
+                new = self.store.read_blob(change.new_blob, FILE_BYTES_MAX)
+                old = self.store.read_blob(change.old_blob, FILE_BYTES_MAX) if change.status != "A" else None
+            except HostError:
+                skipped.append(change.path)
+                continue
+            blocks += added(change.path, old, new)
+        return tuple(blocks), tuple(skipped)
 
 
 def record(verdict: Verdict, n: int) -> dict[str, Any]:
     """A verdict as the journal keeps it; `rules` is what the kernel's stop rules read."""
     rules = [f.rule for f in verdict.findings if f.severity in GRAVE]
     return {**verdict.as_json(), "n": n, "rules": list(dict.fromkeys(rules))}
+
+
+def octal(mode: int) -> str:
+    """A git mode as six octal digits, "" for none."""
+    return f"{mode:06o}" if mode else ""
 
 
 def _standing(facts: Mapping[str, Any]) -> progress.Standing:

@@ -28,7 +28,7 @@ Post = Callable[[str, Mapping[str, Any]], None]
 class Journal(Protocol):
     """The one writer of a run's evidence."""
 
-    def append(self, kind: str, data: Mapping[str, Any], at_ms: int, *, sync: bool = True) -> object:
+    def append(self, kind: str, data: dict[str, Any], at_ms: int | None = None, *, sync: bool | None = None) -> object:
         """Append one record, on disk before this returns when `sync`."""
 
 
@@ -92,7 +92,7 @@ class Loop:
         at, before = self._now(), self.state
         event, effects, fault = self._decided(kind, data, at)
         try:
-            self._journal.append(kind, data, at, sync=bool(effects) or event is not None)
+            self._journal.append(kind, dict(data), at, sync=bool(effects) or event is not None)
         except Exception as error:
             fault = f"the record {kind} cannot be written: {_line(error)}"
             log.exception("%s", fault)

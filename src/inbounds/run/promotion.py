@@ -1,15 +1,22 @@
 """Asking the promoter: one request on its stdin, one answer on its stdout, in a process of its own.
 
-The promoter alone moves protected refs; this side only gathers the evidence that it wants.
+The promoter alone moves protected refs; this side only gathers, from the run's journal, the evidence that it wants.
 """
 
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from inbounds.contracts.errors import HostError
+from inbounds.contracts.bound import Contract
+from inbounds.contracts.errors import HostError, RefusedError
+from inbounds.journal import chain
+from inbounds.run.judging import REQUIRED
+from inbounds.run.launch import JOURNAL
 
 TIMEOUT_S = 120.0  # a merge of two trees and a few refs
 ANSWER_BYTES_MAX = 1 << 20
@@ -37,3 +44,81 @@ def ask(request: Mapping[str, Any]) -> dict[str, Any]:
         said = done.stderr.decode("utf-8", "replace").strip()[-500:]
         raise HostError(f"the promoter's answer cannot be read: {said or done.returncode}") from error
     return answer
+
+
+@dataclass(slots=True)
+class Standing:
+    """What a run's journal says of its result: the last commit, its tree and verdicts, the stop, what landed."""
+
+    commit: str = ""
+    tree: str = ""
+    stop_code: str = ""
+    verdicts: dict[str, str] = field(default_factory=dict)
+    landed: dict[str, str] = field(default_factory=dict)
+    head: tuple[int, str] = (0, "")
+
+
+def standing(run_dir: Path) -> Standing:
+    """Read it from the journal; HostError if there is none."""
+    found = Standing()
+    path = run_dir / JOURNAL
+    if not path.exists():
+        raise HostError("the run has no journal", where=str(path), fix="inbounds status")
+    for record in chain.records(path):
+        data = record.data
+        found.head = (record.seq, record.hash)
+        if record.kind == "iteration.started":
+            found.verdicts.clear()
+        elif record.kind == "verdict":
+            found.verdicts[str(data["judge"])] = str(data["outcome"])
+        elif record.kind == "commit.made":
+            found.commit, found.tree = str(data["commit"]), str(data["tree"])
+        elif record.kind == "stop.decided":
+            found.stop_code = str(data["code"])
+        elif record.kind == "promotion.decided" and data["outcome"] == "promoted":
+            found.landed[str(data["target"])] = str(data["commit"])
+        elif record.kind == "promotion.decided" and data["outcome"] == "rolled_back":
+            found.landed.pop(str(data["target"]), None)
+    return found
+
+
+def promote(contract: Contract, run_dir: Path, target: str, signatures: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Ask the gate to land this run's result; the answer is promotion.decided's data."""
+    found = standing(run_dir)
+    if not found.commit:
+        raise RefusedError("the run made no commit", where=contract.run_id, expected="a run that changed something")
+    return ask(_request(contract, found, "promote", target, found.commit, found.tree, signatures))
+
+
+def roll_back(contract: Contract, run_dir: Path, tree_of_landed: str, target: str = "development") -> dict[str, Any]:
+    """Ask the gate to undo what this run landed on `target`."""
+    found = standing(run_dir)
+    landed = found.landed.get(target)
+    if landed is None:
+        raise RefusedError(
+            f"nothing of this run stands on {target}", where=contract.run_id, fix=f"inbounds discard {contract.run_id}"
+        )
+    return ask(_request(contract, found, "rollback", target, landed, tree_of_landed, ()))
+
+
+def _request(
+    contract: Contract, found: Standing, op: str, target: str, source: str, tree: str, signatures: tuple[str, ...]
+) -> dict[str, Any]:
+    return {
+        "store": contract.store,
+        "op": op,
+        "target": target,
+        "source_commit": source,
+        "expected_tree": tree,
+        "base_commit": contract.base_commit,
+        "evidence": {
+            "verdicts": [{"judge": judge, "outcome": outcome} for judge, outcome in found.verdicts.items()],
+            "stop_code": found.stop_code,
+            "plan_id": contract.plan.plan_id,
+            "run_id": contract.run_id,
+            "journal_head": found.head[1],
+            "signatures": list(signatures),
+        },
+        "required_judges": list(REQUIRED),
+        "when": int(time.time()),
+    }

@@ -49,7 +49,7 @@ def survey(directory: Path, manifests: Sequence[str] = ()) -> Survey:
     return Survey(
         top=top,
         thread=thread,
-        owner=owned.owners[0] if owned.owners else key.name,
+        owner=owned.owners[0] if owned.owners else key.principal,
         owner_from=owned.source if owned.owners else "your signing key",
         runner=usable.runner if usable else "pytest",
         command=usable.command if usable else ("python", "-m", "pytest"),
@@ -57,7 +57,7 @@ def survey(directory: Path, manifests: Sequence[str] = ()) -> Survey:
         pythonpath=usable.pythonpath if usable else (),
         tests_from=usable.source if usable else "nothing found",
         manifests=tuple(path for path in manifests if below(path, thread) or thread == "." or "/" not in path),
-        operator=key.name,
+        operator=key.principal,
         operator_key=key.public,
     )
 

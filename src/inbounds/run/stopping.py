@@ -16,6 +16,7 @@ from inbounds.store.store import Store
 
 PATCH = "diff.patch"
 PATCH_BYTES_MAX = 8 << 20  # what a report can show; the trees themselves are in the store
+CHANGES_MAX = 2_000  # changes listed in one record; the tree itself is the whole truth
 AUTHOR = "inbounds <inbounds@localhost.invalid>"
 
 
@@ -39,7 +40,7 @@ def dispose(volume: Volume, disposal: Disposal, run_dir: Path, checkpoint: str) 
             volume.restore(checkpoint)
             return "reverted", f"the workspace is at tree {checkpoint}"
         case Disposal.QUARANTINE:
-            volume.quarantine(run_dir / "quarantine")
+            volume.quarantine(str(run_dir / "quarantine"))
             return "quarantined", "the workspace is kept apart, unreadable to others"
 
 

@@ -153,7 +153,7 @@ class Supervisor:
     def _finish(self, code: StopCode) -> None:
         self.parts.stop_programs()
         if code is StopCode.DONE and self.contract.promote_auto:
-            self.loop.record("promotion.decided", self.parts.promote(self.journal.head))
+            self.loop.record("promotion.decided", self.parts.promote())
         for notice in self.parts.tell(code):
             self.loop.record("notice.sent", notice)
         exit_code = EXIT_KEPT if code is StopCode.DONE else EXIT_REFUSED

@@ -15,9 +15,9 @@ from inbounds.contracts.job import LAYER, OUT, WORK, Job, JobResult
 from inbounds.run.crew import Crew
 from inbounds.sandbox.identity import Identity
 from inbounds.sandbox.spec import Bind, JailLimits, JailSpec
+from inbounds.store.descent import delete_tree
 from inbounds.store.export import Owner
 from inbounds.store.store import Store
-from inbounds.store.walk import delete_tree
 
 JOB_DIRECTORY = "/job"
 OUTPUT_BYTES_MAX = 4 << 20  # what is kept of a job's stdout and stderr, each
@@ -51,7 +51,7 @@ class Workbench:
             raise HostError(f"the job {job.judge} cannot be set up: {error.strerror}", where=str(directory)) from error
         finally:
             if directory.exists():
-                delete_tree(directory)
+                delete_tree(str(directory))
 
     def _within(self, directory: Path, job: Job) -> JobResult:
         work, out, files = directory / "work", directory / "out", directory / "job"
@@ -78,8 +78,6 @@ class Workbench:
                 ),
                 limits=self.limits,
                 deadline_ms=job.deadline_ms,
-                stdout=directory / "stdout",
-                stderr=directory / "stderr",
             ),
             directory,
         )
@@ -89,17 +87,18 @@ class Workbench:
             signal=ended.signal,
             stdout=read_limited(directory / "stdout", OUTPUT_BYTES_MAX) or b"",
             stderr=read_limited(directory / "stderr", OUTPUT_BYTES_MAX) or b"",
-            outputs={
-                name: content
-                for name in job.outputs
-                if (content := read_limited(out / name, job.output_bytes_max)) is not None
-            },
+            outputs=_outputs(out, job),
             ms=ended.ms,
         )
 
     def _give(self, path: Path) -> None:
         if os.geteuid() == 0:
             os.chown(path, self.identity.uid, self.identity.gid)
+
+
+def _outputs(directory: Path, job: Job) -> dict[str, bytes]:
+    read = {name: read_limited(directory / name, job.output_bytes_max) for name in job.outputs}
+    return {name: content for name, content in read.items() if content is not None}
 
 
 def read_limited(path: Path, limit: int) -> bytes | None:

@@ -1,0 +1,105 @@
+"""One iteration: the agent in a fresh jail, gateway and broker attached to its listeners, decoys and resolver watched.
+
+Nothing the agent says is believed: its exit and words are recorded, the tree is judged.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inbounds.agents.profile import AgentProfile, AgentTask, Install
+from inbounds.broker.control import BrokerProcess
+from inbounds.contracts.bound import Contract
+from inbounds.contracts.job import BROKER_PORT, GATEWAY_PORT, LAYER, RESOLVER_PORT, WORK
+from inbounds.contracts.paths import joined
+from inbounds.gateway.control import GatewayProcess
+from inbounds.run.crew import Crew
+from inbounds.run.workbench import read_limited
+from inbounds.sandbox.decoys import Decoys
+from inbounds.sandbox.resolver import Resolver
+from inbounds.sandbox.spec import Bind, JailLimits, JailSpec, Listener
+from inbounds.sandbox.volume import Volume
+
+Post = Callable[[str, Mapping[str, Any]], None]
+OUTPUT_BYTES_MAX = 16 << 20  # as much of an agent's stdout as is read for its last words
+ROLE = "coder"
+
+
+@dataclass(frozen=True, slots=True)
+class Coder:
+    """What every iteration of one run shares."""
+
+    contract: Contract
+    profile: AgentProfile
+    install: Install
+    crew: Crew
+    gateway: GatewayProcess
+    broker: BrokerProcess
+    token: str
+    limits: JailLimits
+    layer: Path | None
+    decoys: Decoys
+    logs: Path
+    post: Post
+
+    def iterate(self, n: int, prompt: str, volume: Volume, deadline_ms: int) -> None:
+        """Run the agent once; posts iteration.started, jail records, agent.said."""
+        scratch = self.logs / f"agent-{n}"
+        scratch.mkdir(mode=0o700, exist_ok=True)
+        jail = self.crew.open(self._spec(prompt, volume, deadline_ms), scratch)
+        resolver = Resolver(jail.listeners["resolver"], self._asked)
+        try:
+            self.gateway.begin_iteration(n)
+            self.gateway.attach(jail.listeners["gateway"], ROLE)
+            self.broker.attach(jail.listeners["broker"], ROLE)
+            resolver.start()
+            self.post("iteration.started", {"n": n})
+            jail.go()
+        except BaseException:
+            jail.kill()
+            self.crew.finish(jail)
+            raise
+        ended = self.crew.finish(jail, after=lambda: self._words(n, scratch))
+        resolver.stop()
+        self.gateway.detach(ROLE)
+        if ended.detail:
+            self.post("agent.ended", {"n": n, "detail": ended.detail})
+
+    def _words(self, n: int, scratch: Path) -> None:
+        stdout = read_limited(scratch / "stdout", OUTPUT_BYTES_MAX) or b""
+        stderr = read_limited(scratch / "stderr", OUTPUT_BYTES_MAX) or b""
+        outcome = self.profile.read(stdout, stderr, 0)
+        self.post("agent.said", {"n": n, "text": outcome.said or outcome.detail, "ok": outcome.ok})
+
+    def _asked(self, name: str) -> None:
+        self.post("denial", {"kind": "name", "what": "name", "detail": name, "sensitive": False})
+
+    def _spec(self, prompt: str, volume: Volume, deadline_ms: int) -> JailSpec:
+        contract = self.contract
+        workspace = joined(WORK, contract.thread) if contract.thread != "." else WORK
+        task = AgentTask(prompt=prompt, model=contract.model, token=self.token, workspace=workspace)
+        launch = self.profile.launch(self.install, task)
+        layer = (Bind(str(self.layer), LAYER, executable=True),) if self.layer else ()
+        python_path = [*contract.test_pythonpath, *contract.layer_pythonpath]
+        return JailSpec(
+            role=ROLE,
+            argv=launch.argv,
+            cwd=workspace,
+            env={**launch.env, "PYTHONPATH": ":".join(f"{WORK}/{path}".removesuffix("/.") for path in python_path)},
+            binds=(
+                *(Bind(b.source, b.target, writable=b.writable) for b in volume.binds()),
+                *layer,
+                *(Bind(source, target, executable=target in launch.executables) for source, target in launch.binds),
+            ),
+            listeners=(
+                Listener("gateway", "tcp", GATEWAY_PORT),
+                Listener("broker", "tcp", BROKER_PORT),
+                Listener("resolver", "udp", RESOLVER_PORT),
+            ),
+            limits=self.limits,
+            deadline_ms=deadline_ms,
+            files=launch.files,
+            decoys=self.decoys.binds,
+            executables=launch.executables,
+        )

@@ -1,0 +1,296 @@
+"""The parts of one run and what the supervisor has them do: host and baseline, agent, snapshot, judges, stop.
+
+Made lazily, so that recovery opens only what is left on disk. Each method is one effect's work; none decides.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from inbounds import __version__
+from inbounds.agents.profile import Install
+from inbounds.agents.registry import profile
+from inbounds.broker.control import BrokerProcess
+from inbounds.contracts.bound import Contract
+from inbounds.contracts.canonical import digest
+from inbounds.contracts.errors import HostError, InboundsError
+from inbounds.contracts.reasons import MEANING, Disposal, StopCode
+from inbounds.gateway.control import GatewayProcess
+from inbounds.journal import chain
+from inbounds.judges.scope import shown
+from inbounds.kernel.events import Failed, Polled, SnapshotTaken
+from inbounds.notify.notice import Message, Settings
+from inbounds.notify.tell import tell
+from inbounds.run import gate, judging, preflight, promotion, prompt, stopping, tools
+from inbounds.run.coder import Coder
+from inbounds.run.crew import Crew
+from inbounds.run.home import Home
+from inbounds.run.launch import BLAST, CONTRACT, JOURNAL, SETTINGS
+from inbounds.sandbox.decoys import Decoys
+from inbounds.sandbox.identity import identity
+from inbounds.sandbox.volume import Volume
+from inbounds.store.snapshot import Snapshot
+from inbounds.store.store import Store
+from inbounds.store.tree import Change
+
+Post = Callable[[str, Mapping[str, Any]], None]
+TOKEN_BYTES = 32
+DEADLINE_SLACK_MS = 2_000  # the kernel stops at the limit; the jail's own deadline is the second wall
+
+
+class Parts:
+    """Everything of one run besides the loop."""
+
+    def __init__(
+        self, home: Home, run_dir: Path, contract: Contract, post: Post, n: Callable[[], int], keys_fd: int
+    ) -> None:
+        """Open the store only; the rest is made by preflight."""
+        self.home, self.run_dir, self.contract, self.post = home, run_dir, contract, post
+        self.store = Store.open(contract.store)
+        self.identity = identity(contract.run_id)
+        self.crew = Crew(self.identity, post, n)
+        self._keys_fd = keys_fd
+        self._settings = preflight.read_settings(run_dir / SETTINGS)
+        self._token = secrets.token_urlsafe(TOKEN_BYTES)
+        self._volume: Volume | None = None
+        self._gateway: GatewayProcess | None = None
+        self._broker: BrokerProcess | None = None
+        self._bench: judging.Bench | None = None
+        self._coder: Coder | None = None
+        self._decoys: Decoys | None = None
+        self._tools: tools.Tools | None = None
+        self._started = time.monotonic()
+        self._snapshot: Snapshot | None = None
+
+    # -- effects
+
+    def accepted(self) -> dict[str, Any]:
+        """The journal's first word about the run: what was agreed, by hash."""
+        contract = self.contract
+        blast = preflight.read_settings(self.run_dir / BLAST)
+        return {
+            "run_id": contract.run_id,
+            "plan_id": contract.plan.plan_id,
+            "plan_sha256": contract.plan_sha256,
+            "requirements": [
+                {"id": r.id, "sha256": contract.requirements_sha256[r.id], "owner": r.owner}
+                for r in contract.requirements
+            ],
+            "thread": contract.thread,
+            "policy_sha256": contract.policy_sha256,
+            "contract_sha256": contract.sha256(),
+            "blast_radius_sha256": digest(blast),
+            "operator": contract.operator,
+            "agent": {"name": contract.agent, "version": contract.agent_version, "sha256": contract.agent_sha256},
+            "model": contract.model,
+            "base_commit": contract.base_commit,
+            "base_tree": contract.base_tree,
+            "store": contract.store,
+            "branch": contract.branch,
+            "mode": "rootless",
+            "limits": contract.limits,
+            "budget_micro_usd": contract.numbers().budget_micro_usd,
+            "profile": contract.profile,
+            "required_judges": list(judging.REQUIRED),
+            "versions": {"inbounds": __version__},
+        }
+
+    def preflight(self) -> None:
+        """Everything that must hold before an agent starts; posts preflight.finished."""
+        found = preflight.Found()
+        preflight.host(self.contract, found)
+        preflight.agent(self.contract, self._settings, found)
+        preflight.signature(self.contract, found)
+        if found.ok:
+            self._open_parts()
+            preflight.baseline(self._the_bench(), found)
+        if found.ok:
+            preflight.budget(self.home, self.contract, found)
+        self.post("preflight.finished", found.as_record())
+
+    def iterate(self, n: int) -> None:
+        """Let the agent work once."""
+        assert self._coder is not None
+        assert self._volume is not None
+        bench = self._the_bench()
+        left_ms = self.contract.numbers().wall_clock_ms - int((time.monotonic() - self._started) * 1000)
+        text = prompt.compose(self.contract, n, bench.failing, bench.output if n > 1 else "")
+        self._coder.iterate(n, text, self._volume, max(1, left_ms + DEADLINE_SLACK_MS))
+
+    def snapshot(self, n: int) -> None:
+        """Turn the workspace into a tree; posts snapshot.taken."""
+        self._snapshot = self._take(n)
+
+    def judge(self, n: int) -> None:
+        """Have every judge speak about the last snapshot."""
+        assert self._snapshot is not None
+        self._the_bench().judge(n, self._snapshot, self.post)
+
+    def close_doors(self) -> str:
+        """Stop, step 1."""
+        if self._broker is not None:
+            self._broker.close()
+        if self._gateway is not None and not self._gateway.close_lease("the run is stopping"):
+            return "the lease is closed; what was in flight is charged at its bound"
+        return "gateway lease and tool broker are closed"
+
+    def halt(self) -> str:
+        """Rootless has no freezer of its own: the kill is the freeze, and comes before the evidence."""
+        return f"{self.crew.halt()} jail(s) ended; without a delegated cgroup the kill comes before the evidence"
+
+    def persist(self) -> str:
+        """Stop, step 3: the workspace's tree and diff are kept whatever becomes of it."""
+        if (volume := self._found_volume()) is None:
+            return "there was no workspace yet"
+        taken = volume.snapshot()
+        self.post("snapshot.taken", self._record(0, taken))
+        stopping.evidence(self.store, self.contract, self.run_dir, taken.tree)
+        return f"tree {taken.tree}"
+
+    def survivors(self) -> str:
+        """Stop, step 4: nothing of the run is alive; HostError if a process is."""
+        if self.crew.halt():
+            raise HostError("a jail was started during the stop", where=self.contract.run_id)
+        return "no process of the run is alive"
+
+    def dispose(self, disposal: Disposal, checkpoint: str) -> tuple[str, str]:
+        """Stop, step 4: keep, revert or quarantine."""
+        volume = self._found_volume()
+        if volume is None:
+            names = {Disposal.KEEP: "kept", Disposal.REVERT: "reverted", Disposal.QUARANTINE: "quarantined"}
+            return names[disposal], "there was no workspace"
+        return stopping.dispose(volume, disposal, self.run_dir, checkpoint)
+
+    def stop_programs(self) -> None:
+        """End gateway, broker and watchers; they are no part of the run's result."""
+        for part in (self._tools, self._broker, self._gateway, self._decoys):
+            if part is not None:
+                part.stop()
+
+    def promote(self) -> dict[str, Any]:
+        """Ask the gate to move `development` (K3)."""
+        return promotion.promote(self.contract, self.run_dir, "development")
+
+    def tell(self, code: StopCode) -> list[dict[str, Any]]:
+        """Tell a person over the channels that policy names."""
+        _, why = self.decided()
+        settings = Settings(desktop=self.contract.notify.desktop, webhook=self.contract.notify.webhook or "",
+                            env=dict(os.environ))  # fmt: skip
+        needs = (
+            "" if code is StopCode.DONE and self.contract.promote_auto else f"inbounds review {self.contract.run_id}"
+        )
+        message = Message(self.contract.run_id, code.value, why, str(self.run_dir / "report.html"), needs)
+        return [{"channel": n.channel, "ok": n.ok, "detail": n.detail} for n in tell(settings, message)]
+
+    # -- watching
+
+    def poll(self) -> None:
+        """What the workspace holds now (E7: polled, as rootless has no quota)."""
+        if self._volume is None:
+            return
+        try:
+            used = self._volume.usage()
+        except (InboundsError, OSError):
+            return  # it is being restored or moved; the next look will do
+        limits = self.contract.numbers()
+        if used.bytes > limits.disk_bytes or used.inodes > limits.inodes:
+            self.post(Polled.KIND, {"bytes": used.bytes, "inodes": used.inodes})
+
+    def changed_contract(self) -> str:
+        """What was tampered with, or ""; the frozen contract is compared with what is in memory (E8)."""
+        try:
+            same = (self.run_dir / CONTRACT).read_bytes() == self.contract.encode()
+        except OSError as error:
+            return f"{CONTRACT} cannot be read: {error.strerror}"
+        return "" if same else f"{CONTRACT} is not what was signed"
+
+    def decided(self) -> tuple[StopCode, str]:
+        """The stop that the journal holds."""
+        for record in chain.records(self.run_dir / JOURNAL):
+            if record.kind == "stop.decided":
+                return StopCode(record.data["code"]), str(record.data["why"])
+        raise HostError("the journal holds no stop", where=str(self.run_dir / JOURNAL))
+
+    @staticmethod
+    def disposal(code: StopCode) -> Disposal:
+        """What becomes of the workspace for a code."""
+        return MEANING[code][0]
+
+    # -- making
+
+    def _open_parts(self) -> None:
+        contract = self.contract
+        self._volume = preflight.volume(self.store, contract, self.run_dir, self.identity)
+        self._decoys = Decoys(self.run_dir / "decoys", self._decoy_opened)
+        self._bench = preflight.bench(self.home, contract, self.store, self.run_dir, self.crew, self.identity)
+        self._bench.decoys = self._decoys.contents
+        config = gate.configuration(self.home, contract, self._settings, self._token)
+        self._gateway = gate.start(config, self._keys_fd, self.post)
+        self._broker = BrokerProcess.start(self._token, [tools.RUN_TESTS])
+        self._broker.on_gone(lambda: self.post(Failed.KIND, {"part": "broker", "detail": "it ended by itself"}))
+        self.post("broker.started", {"pid": self._broker.pid})
+        self._tools = tools.Tools(self._broker, self._tests_now, self.post)
+        self._broker.on_call(self._tools.call)
+        install = Install(**self._settings["agent"])
+        self._coder = Coder(
+            contract=contract,
+            profile=profile(contract.agent),
+            install=install,
+            crew=self.crew,
+            gateway=self._gateway,
+            broker=self._broker,
+            token=self._token,
+            limits=preflight.jail_limits(contract),
+            layer=preflight.layer_path(self.home, contract),
+            decoys=self._decoys,
+            logs=self.run_dir / "logs",
+            post=self.post,
+        )
+
+    def _the_bench(self) -> judging.Bench:
+        assert self._bench is not None
+        return self._bench
+
+    def _tests_now(self) -> judging.Tested:
+        assert self._volume is not None
+        return self._the_bench().run_tests(self._volume.snapshot().tree)
+
+    def _take(self, n: int) -> Snapshot:
+        assert self._volume is not None
+        taken = self._volume.snapshot()
+        self.post(SnapshotTaken.KIND, self._record(n, taken))
+        return taken
+
+    def _record(self, n: int, taken: Snapshot) -> dict[str, Any]:
+        return {
+            "n": n,
+            "tree": taken.tree,
+            "changed": len(taken.changes),
+            "changes": [_change(c) for c in taken.changes[: stopping.CHANGES_MAX]],
+            "complete": taken.complete,
+            "why": taken.why,
+            "files": taken.files,
+            "bytes": taken.bytes,
+        }
+
+    def _found_volume(self) -> Volume | None:
+        if self._volume is None and (self.run_dir / "workspace" / "state" / "volume.json").exists():
+            self._volume = Volume.open(self.store, str(self.run_dir / "workspace"))
+        return self._volume
+
+    def _decoy_opened(self, name: str) -> None:
+        self.post("denial", {"kind": "decoy", "what": "decoy", "detail": f"~/{name} was opened", "sensitive": True})
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {
+        "status": change.status,
+        "path": shown(change.path),
+        "old_path": shown(change.old_path),
+        "old_mode": judging.octal(change.old_mode),
+        "new_mode": judging.octal(change.new_mode),
+        "blob": change.new_blob,
+    }

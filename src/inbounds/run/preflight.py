@@ -1,0 +1,205 @@
+"""Before anything starts: host, agent, signature, baseline, budget; each finding with what to type (F10, M1, A8).
+
+Fills a Found; the kernel decides on it. What is refused here has cost nothing.
+"""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inbounds.agents import npm
+from inbounds.contracts.bound import Contract
+from inbounds.contracts.canonical import digest
+from inbounds.contracts.errors import HostError
+from inbounds.contracts.paths import below
+from inbounds.contracts.verdict import Outcome
+from inbounds.gateway.ledger import spend
+from inbounds.judges import toolbox
+from inbounds.judges.tests import Suite
+from inbounds.run import authorize
+from inbounds.run.crew import Crew
+from inbounds.run.home import Home
+from inbounds.run.judging import Bench
+from inbounds.run.workbench import Workbench
+from inbounds.sandbox.host import jail_python
+from inbounds.sandbox.identity import Identity
+from inbounds.sandbox.probe import probe
+from inbounds.sandbox.spec import Bind, JailLimits
+from inbounds.sandbox.volume import Volume
+from inbounds.store.store import Store
+
+ROOTLESS_LEVEL_MAX = 2
+
+
+@dataclass(slots=True)
+class Found:
+    """What preflight found; any reason means: do not start."""
+
+    reasons: list[str] = field(default_factory=list)
+    enforcement: dict[str, str] = field(default_factory=dict)
+    level: int = 0
+    baseline: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run may start."""
+        return not self.reasons
+
+    def as_record(self) -> dict[str, Any]:
+        """preflight.finished."""
+        return {
+            "ok": self.ok,
+            "reasons": self.reasons,
+            "failing": len(self.baseline.get("failing", ())),
+            "baseline": self.baseline,
+            "enforcement": self.enforcement,
+            "level": self.level,
+        }
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A JSON object that this program wrote."""
+    try:
+        loaded = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise HostError(f"cannot be read: {error}", where=str(path)) from error
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def host(contract: Contract, found: Found) -> None:
+    """Probe by real attempts; policy's level and required mechanisms must hold."""
+    facts = probe()
+    found.enforcement, found.level = dict(facts.mechanisms), min(facts.level, ROOTLESS_LEVEL_MAX)
+    if found.level < contract.level:
+        missing = ", ".join(f"{n}: {s}" for n, s in found.enforcement.items() if s != "enforced")
+        found.reasons.append(f"level {contract.level} is asked for, this host gives {found.level} ({missing})")
+    for name in contract.require:
+        state = found.enforcement.get(name, "absent: unknown mechanism")
+        if state != "enforced":
+            found.reasons.append(f"policy requires {name}, here it is {state}; see inbounds doctor")
+
+
+def agent(contract: Contract, settings: dict[str, Any], found: Found) -> None:
+    """The agent on disk is the one that was signed for."""
+    path = Path(settings["agent"]["path"])
+    if not path.exists():
+        found.reasons.append(f"the agent {contract.agent} is not at {path} any more")
+    elif settings["agent"]["sha256"] != contract.agent_sha256 or _file_sha256(path) != contract.agent_sha256:
+        found.reasons.append(f"the agent {contract.agent} at {path} is not the one that was signed for")
+
+
+def signature(contract: Contract, found: Found) -> None:
+    """The start statement is signed by an operator, and is about this contract."""
+    name = authorize.signed_by(
+        dict(contract.statement), contract.signature, contract.operator_keys, authorize.START_NAMESPACE
+    )
+    if not name or name != contract.operator:
+        found.reasons.append(f"no operator signed the statement {digest(dict(contract.statement))[:12]}")
+
+
+def baseline(bench: Bench, found: Found) -> None:
+    """The base tree's tests in the tester's jail: nothing unknown fails, and there is something to reach (M1, M11)."""
+    verdict = bench.measure()
+    found.baseline = {"outcome": verdict.outcome.value, **verdict.facts}
+    if verdict.outcome is not Outcome.PASS:
+        found.reasons.append(verdict.summary)
+
+
+def budget(home: Home, contract: Contract, found: Found) -> None:
+    """Something is left this month; the gateway holds every request to it later anyway (G3)."""
+    month = time.strftime("%Y-%m", time.gmtime())
+    if not contract.month_micro_usd:
+        return
+    for totals in spend(home.ledger, kind="organisation", month=month):
+        if totals.spent_micro_usd >= contract.month_micro_usd:
+            found.reasons.append(
+                f"the month's budget is spent ({totals.spent_micro_usd} micro-dollars); see inbounds budget"
+            )
+
+
+def volume(store: Store, contract: Contract, run_dir: Path, who: Identity) -> Volume:
+    """The run's workspace, with acceptance tests and contracts read-only."""
+    return Volume.prepare(
+        store,
+        contract.base_tree,
+        contract.thread,
+        contract.interfaces,
+        str(run_dir / "workspace"),
+        uid=who.uid if who.dropped else None,
+        gid=who.gid if who.dropped else None,
+        protected=[path for path in contract.protected if below(path, contract.thread)],
+    )
+
+
+def jail_limits(contract: Contract) -> JailLimits:
+    """The contract's ceilings for one jail."""
+    limits = contract.numbers()
+    return JailLimits(processes=limits.processes, memory_bytes=limits.memory_bytes,
+                      file_bytes=min(limits.disk_bytes, JailLimits().file_bytes))  # fmt: skip
+
+
+def layer_path(home: Home, contract: Contract) -> Path | None:
+    """The dependency layer on disk; HostError if it is not built."""
+    if not contract.layer:
+        return None
+    path = home.layers / contract.layer / "env"
+    if not path.is_dir():
+        raise HostError(f"the dependency layer {contract.layer[:12]} is not built", fix="inbounds env build")
+    return path
+
+
+def workbench(home: Home, contract: Contract, store: Store, run_dir: Path, crew: Crew, who: Identity) -> Workbench:
+    """Where judges' jobs run; the scanners of this installation are bound read-only."""
+    tools = toolbox.toolbox()
+    return Workbench(
+        store=store,
+        scratch=run_dir / "jobs",
+        crew=crew,
+        identity=who,
+        prefixes=(contract.thread, *contract.interfaces),
+        limits=jail_limits(contract),
+        layer=layer_path(home, contract),
+        binds=tuple(Bind(path, path, executable=True) for path in tools.binds),
+    )
+
+
+def suite(contract: Contract, store: Store, layer: Path | None) -> Suite:
+    """How the tests run: every test file of the base is restored unless the plan names it (O6)."""
+    named = {target for target in contract.targets if "*" not in target}
+    inside = [
+        node
+        for node in store.ls(contract.base_tree, contract.test_paths)
+        if node.mode in (0o100644, 0o100755) and node.path not in named and _is_test(node.path)
+    ]
+    restore = {node.path: node.blob for node in inside}
+    restore.update({pin.path: pin.blob for pin in contract.acceptance})
+    return Suite(
+        acceptance=tuple(pin.test for pin in contract.acceptance),
+        paths=contract.test_paths,
+        thread="" if contract.thread == "." else contract.thread,
+        runner=contract.test_runner,
+        python="/opt/inbounds/env/bin/python" if layer else str(jail_python()),
+        command=contract.test_command,
+        pythonpath=(*contract.test_pythonpath, *contract.layer_pythonpath),
+        restore=restore,
+        deadline_ms=contract.test_timeout_ms,
+    )
+
+
+def bench(home: Home, contract: Contract, store: Store, run_dir: Path, crew: Crew, who: Identity) -> Bench:
+    """The judges of one run."""
+    (run_dir / "jobs").mkdir(mode=0o700, exist_ok=True)
+    made = workbench(home, contract, store, run_dir, crew, who)
+    return Bench(contract, store, made, suite(contract, store, made.layer), toolbox.toolbox())
+
+
+def _is_test(path: str) -> bool:
+    name = path.rsplit("/", 1)[-1]
+    return name == "conftest.py" or name.startswith("test_") or "_test." in name or ".test." in name or ".spec." in name
+
+
+def _file_sha256(path: Path) -> str:
+    return npm.sha256(path)
