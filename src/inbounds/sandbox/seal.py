@@ -198,7 +198,7 @@ def _verdict(holds: bool, why: str) -> str:
 
 def _measure_landlock(landlock: Landlock | None, why: str, *, ports_restricted: bool) -> dict[str, str]:
     if landlock is None:
-        return {name: f"absent: {why}" for name in ("landlock_files", "landlock_network", "landlock_scopes")}
+        return dict.fromkeys(("landlock_files", "landlock_network", "landlock_scopes"), f"absent: {why}")
     found = {"landlock_files": "absent: a write that no rule allows succeeded"}
     try:
         os.close(os.open(f"{UNLISTED}/probe", os.O_CREAT | os.O_WRONLY, 0o600))
@@ -211,7 +211,9 @@ def _measure_landlock(landlock: Landlock | None, why: str, *, ports_restricted: 
     else:
         with _socket_of(_socket.AF_INET) as probe:
             outcome = probe.connect_ex(("127.0.0.1", UNDECLARED_PORT))
-        found["landlock_network"] = _verdict(outcome == EACCES, f"connecting to an undeclared port gave errno {outcome}")
+        found["landlock_network"] = _verdict(
+            outcome == EACCES, f"connecting to an undeclared port gave errno {outcome}"
+        )
     scoped = landlock.abi >= ABI_SCOPE
     found["landlock_scopes"] = _verdict(scoped, f"the kernel's Landlock ABI is {landlock.abi}, scopes need {ABI_SCOPE}")
     return found

@@ -139,11 +139,11 @@ def _search(ranges: list[_Range]) -> list[Instruction]:
 def _ranges(column: int, extra: tuple[str, ...]) -> list[_Range]:
     """Every number from 0 to 2^32-1 with its block, neighbours with the same block joined."""
     blocks: dict[int, Program] = {}
-    for table, block in ((ALLOWED, (_return(ALLOW),)), (REFUSED, (_return(refuse(EPERM)),))):
+    for table, answer in ((ALLOWED, ALLOW), (REFUSED, refuse(EPERM))):
         for name, numbers in table.items():
             number = numbers[column]
             if number is not None:
-                blocks[number] = (_return(ALLOW),) if name in extra else block
+                blocks[number] = (_return(ALLOW if name in extra else answer),)
     for name, numbers in INSPECTED.items():
         number = numbers[column]
         if number is not None:
@@ -186,11 +186,10 @@ def program(machine: str = "", extra: tuple[str, ...] = ()) -> bytes:
 def memory_file(name: str, content: bytes) -> int:
     """A descriptor of an unnamed file in memory that holds `content`, at its beginning; the caller closes it."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC)
-    try:
-        if os.write(fd, content) != len(content):
-            raise HostError(f"memory file {name} was written short", fix="free some memory")
-        os.lseek(fd, 0, os.SEEK_SET)
-    except BaseException:
+    with open(fd, "wb", buffering=0, closefd=False) as file:
+        written = file.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    if written != len(content):
         os.close(fd)
-        raise
+        raise HostError(f"memory file {name} was written short", fix="free some memory")
     return fd

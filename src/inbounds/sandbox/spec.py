@@ -138,7 +138,10 @@ class JailSpec:
             (sum(len(a) for a in self.argv) > ARGUMENT_BYTES_MAX, f"more than {ARGUMENT_BYTES_MAX} bytes of arguments"),
             (any("\0" in text for text in (*self.argv, *self.env, *self.env.values())), "a null byte in argv or env"),
             (self.deadline_ms <= 0, "no deadline"),
-            (any(not _absolute(b.target) or not _absolute(b.source) for b in self.binds), "a bind that is not absolute"),
+            (
+                any(not _absolute(b.target) or not _absolute(b.source) for b in self.binds),
+                "a bind's path that is not plain",
+            ),
             (self.cwd != "/" and not _absolute(self.cwd), "a working directory that is not absolute"),
             (any(not _relative(name) for name in (*self.files, *self.decoys)), "a file name that leaves HOME"),
         ]

@@ -1,0 +1,96 @@
+"""What this host really enforces, found by making a jail and asking its PID 1; never by version numbers.
+
+For `inbounds doctor` and preflight. Knows nothing of policies.
+"""
+
+import ctypes
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from inbounds.contracts.errors import HostError
+from inbounds.sandbox.host import bubblewrap
+from inbounds.sandbox.identity import Identity, identity
+from inbounds.sandbox.jail import spawn
+from inbounds.sandbox.namespaces import namespaces_forbidden
+from inbounds.sandbox.spec import ENFORCED, MECHANISMS, REQUIRED, JailSpec
+
+SYS_LANDLOCK_CREATE_RULESET = 444
+LANDLOCK_CREATE_RULESET_VERSION = 1
+TRUE_SECONDS_MAX = 20
+
+# What a level asks of the jail on top of REQUIRED; volumes, users and ceilings of hardened mode are asked elsewhere.
+LEVEL_2 = ("landlock_files", "noexec", "memory_limit", "tmpfs_limit")
+LEVEL_ROOTLESS_MAX = 2
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """level: the highest that rootless jails here support (0: no jail can be made). fix: what to type, if anything.
+
+    enforcement: mechanism -> "enforced" or "absent: why". lacking: what stands in the way of the next level.
+    """
+
+    machine: str
+    kernel: str
+    bubblewrap: str
+    landlock_abi: int
+    level: int
+    enforcement: Mapping[str, str]
+    lacking: tuple[str, ...] = ()
+    problem: str = ""
+    fix: str = ""
+    identity: Identity = field(default_factory=identity)
+
+
+def landlock_abi() -> int:
+    """The kernel's Landlock ABI; 0 where there is none."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    version = libc.syscall(ctypes.c_long(SYS_LANDLOCK_CREATE_RULESET), None, ctypes.c_size_t(0), 1)
+    return max(0, int(version))
+
+
+def _unavailable(why: str) -> dict[str, str]:
+    return dict.fromkeys(MECHANISMS, f"absent: {why}")
+
+
+def probe() -> HostFacts:
+    """Try everything once; never raises for what a host lacks."""
+    who = identity()
+    abi = landlock_abi()
+    machine, kernel = platform.machine(), platform.release()
+    try:
+        wrapped = bubblewrap()
+    except HostError as error:
+        return HostFacts(machine, kernel, "", abi, 0, _unavailable(error.found), (), error.found, error.fix, who)
+    version = f"{wrapped.version} ({wrapped.path})"
+    forbidden = namespaces_forbidden(who)
+    if forbidden:
+        problem = f"user namespaces are forbidden: {forbidden.why}"
+        return HostFacts(machine, kernel, version, abi, 0, _unavailable(problem), (), problem, forbidden.fix, who)
+    try:
+        found = _try(who)
+    except HostError as error:
+        return HostFacts(machine, kernel, version, abi, 0, _unavailable(error.found), (), error.found, error.fix, who)
+    lacking_1 = tuple(name for name in REQUIRED if found[name] != ENFORCED)
+    lacking_2 = tuple(name for name in LEVEL_2 if found[name] != ENFORCED)
+    level = 0 if lacking_1 else 1 if lacking_2 else LEVEL_ROOTLESS_MAX
+    return HostFacts(machine, kernel, version, abi, level, found, lacking_1 or lacking_2, identity=who)
+
+
+def _try(who: Identity) -> Mapping[str, str]:
+    """Run `true` in a jail that requires nothing; what its PID 1 measured."""
+    with tempfile.TemporaryDirectory(prefix="inbounds-probe-") as scratch:
+        spec = JailSpec(role="probe", argv=("true",), cwd="/", deadline_ms=TRUE_SECONDS_MAX * 1000, require=())
+        jail = spawn(spec, identity=who, scratch=Path(os.path.realpath(scratch)))
+        try:
+            jail.go()
+            end = jail.wait(TRUE_SECONDS_MAX)
+        finally:
+            jail.kill()
+        if end is None or end.reason != "exited" or end.exit_code != 0:
+            raise HostError(f"a jail with nothing in it did not end well: {end}")
+        return jail.enforcement
