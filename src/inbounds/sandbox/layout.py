@@ -33,6 +33,8 @@ PROGRAM_ROOT = "/run/inbounds/lib"
 PROGRAM = ("pid1", "seal")
 BOOT = f"import sys;sys.path.append({PROGRAM_ROOT!r});from inbounds.sandbox.pid1 import main;main()"
 
+# the jail's own, each a tmpfs of its own
+TMP, VAR_TMP, SHM = "/tmp", "/var/tmp", "/dev/shm"  # noqa: S108  # nobody else is in the jail
 SHM_BYTES = 64 << 20  # what container engines give, too
 POLL_MS = 100  # memory and orphans are looked at ten times a second
 
@@ -99,8 +101,8 @@ def _system_arguments() -> list[str]:
 def _tmpfs(spec: JailSpec) -> list[tuple[str, int, int]]:
     limits = spec.limits
     return [
-        ("/dev/shm", SHM_BYTES, 10_000),
-        ("/tmp", limits.tmp_bytes, limits.inodes),
+        (SHM, SHM_BYTES, 10_000),
+        (TMP, limits.tmp_bytes, limits.inodes),
         (HOME, limits.home_bytes, limits.inodes),
     ]
 
@@ -116,7 +118,7 @@ def _arguments(spec: JailSpec, binary: str, places: list[str], memory: int) -> l
     out += ["--proc", "/proc", "--dev", "/dev"]
     for path, size, _ in _tmpfs(spec):
         out += ["--perms", "0700" if path == HOME else "1777", "--size", str(size), "--tmpfs", path]
-    out += ["--symlink", "../tmp", "/var/tmp", "--dir", "/etc", "--size", "65536", "--tmpfs", seal.UNLISTED]
+    out += ["--symlink", "../tmp", VAR_TMP, "--dir", "/etc", "--size", "65536", "--tmpfs", seal.UNLISTED]
     for directory in (WORK, OUT):
         out += ["--dir", directory]
     for bind, place in zip(_shown(spec), places, strict=False):
@@ -137,7 +139,7 @@ def _executable(bind: Bind) -> bool:
 
 def _rules(spec: JailSpec) -> list[tuple[str, str]]:
     """Landlock rules; reading is bounded by what is mounted, so that "/" is readable."""
-    rules = [("/", "r"), ("/usr", "x"), ("/tmp", "w"), (HOME, "w"), ("/dev/shm", "w")]
+    rules = [("/", "r"), ("/usr", "x"), (TMP, "w"), (HOME, "w"), (SHM, "w")]
     rules += [(path, "x") for path in SYSTEM if os.path.isdir(path) and not os.path.islink(path)]
     rules += [(f"/dev/{name}", "d") for name in DEVICES]
     prefix = interpreter_prefix()
@@ -166,7 +168,7 @@ def environment(spec: JailSpec) -> dict[str, str]:
     prefix = interpreter_prefix()
     path = [f"{LAYER}/bin", *([f"{prefix}/bin"] if prefix else []), "/usr/local/bin", "/usr/bin", "/bin"]
     base = {"HOME": HOME, "USER": "agent", "LOGNAME": "agent", "SHELL": "/bin/sh", "LANG": "C.UTF-8"}
-    return {**base, "TMPDIR": "/tmp", "PATH": ":".join(path), **spec.env}
+    return {**base, "TMPDIR": TMP, "PATH": ":".join(path), **spec.env}
 
 
 def _task(spec: JailSpec) -> dict[str, Any]:

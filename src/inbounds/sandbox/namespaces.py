@@ -14,8 +14,8 @@ TRY_SECONDS_MAX = 10
 CLONE_NEWUSER = 0x10000000
 
 # Makes a user namespace and maps itself into it: AppArmor lets the first succeed and takes the rights away, so both.
-# An interpreter below root's HOME must have loaded all that it needs before it drops; and a change of user makes a process
-# non-dumpable and its /proc/self root's, which is no fact about namespaces.
+# An interpreter below root's HOME must have loaded all that it needs before it drops; and a change of user makes a
+# process non-dumpable and its /proc/self root's, which is no fact about namespaces.
 ATTEMPT = f"""
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)

@@ -50,7 +50,7 @@ def receive_task(control: _socket.socket) -> Task:
     (size,) = struct.unpack("!I", receive_exactly(control, 4))
     if size > TASK_BYTES_MAX:
         raise ValueError(f"a task of {size} bytes")
-    task = marshal.loads(receive_exactly(control, size))
+    task = marshal.loads(receive_exactly(control, size))  # noqa: S302  # the supervisor wrote it
     if not isinstance(task, dict):
         raise TypeError("the task is no mapping")
     return task
@@ -152,9 +152,9 @@ def become(task: Task, landlock: seal.Landlock | None, writing: int) -> NoReturn
         if landlock:
             landlock.restrict()
         os.set_inheritable(CONTROL_FD, False)
-        for limit, value in task["rlimits"]:
+        for limit, wanted in task["rlimits"]:
             hard = resource.getrlimit(limit)[1]
-            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
             resource.setrlimit(limit, (value, value))
         execute(task["argv"], task["env"])
     except OSError as error:
@@ -166,11 +166,11 @@ def become(task: Task, landlock: seal.Landlock | None, writing: int) -> NoReturn
 def execute(argv: list[str], env: dict[str, str]) -> None:
     """Replace this process, looking argv[0] up in the new environment's PATH; OSError if none can be executed."""
     if "/" in argv[0]:
-        os.execve(argv[0], argv, env)
+        os.execve(argv[0], argv, env)  # noqa: S606  # no shell is wanted
     failure: OSError = FileNotFoundError(2, "no such program in PATH")
     for directory in env.get("PATH", "").split(":"):
         try:
-            os.execve(os.path.join(directory, argv[0]), argv, env)
+            os.execve(os.path.join(directory, argv[0]), argv, env)  # noqa: S606  # no shell is wanted
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
@@ -251,7 +251,7 @@ def main() -> None:
     pid, why = start(task, landlock)
     end = watch(control, task, pid, started) if pid else {"end": "failed", "detail": why}
     end["ms"] = str(int((time.monotonic() - started) * 1000))
-    try:
+    try:  # noqa: SIM105  # importing contextlib takes milliseconds of every start
         os.kill(-1, _signal.SIGKILL)
     except ProcessLookupError:
         pass  # nothing was left

@@ -19,11 +19,12 @@ RESPONSE, RECURSION_DESIRED, REFUSED = 0x8000, 0x0100, 5
 OPCODE_MASK = 0x7800
 # beyond so many different names a run is tunnelling, which the first thousand show well enough
 NAMES_MAX = 1000
+PRINTABLE = (0x21, 0x7E)
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What was asked: a name in lower case with unprintable bytes as \\DDD, and the record type's number."""
+    """What was asked: a name in lower case, odd bytes as a backslash and three digits, and the type's number."""
 
     name: str
     kind: int
@@ -49,11 +50,8 @@ def parse(message: bytes) -> tuple[Question, int]:
         if length == 0:
             break
         # two high bits would be a compression pointer, which a question has no use for
-        if (
-            length > LABEL_BYTES_MAX
-            or offset + length > len(message)
-            or offset + length - HEADER_BYTES > NAME_BYTES_MAX
-        ):
+        end = offset + length
+        if length > LABEL_BYTES_MAX or end > len(message) or end - HEADER_BYTES > NAME_BYTES_MAX:
             raise MalformedQueryError("label")
         labels.append(_readable(message[offset : offset + length]))
         offset += length
@@ -64,8 +62,12 @@ def parse(message: bytes) -> tuple[Question, int]:
 
 
 def _readable(label: bytes) -> str:
-    """RFC 4343, 2.1: anything but plain characters as \\DDD."""
-    return "".join(chr(b).lower() if b"!" <= bytes([b]) <= b"~" and b not in b"\\." else f"\\{b:03d}" for b in label)
+    """RFC 4343, 2.1: anything but plain characters as a backslash and three digits."""
+    out = []
+    for byte in label:
+        plain = PRINTABLE[0] <= byte <= PRINTABLE[1] and byte not in b"\\."
+        out.append(chr(byte).lower() if plain else f"\\{byte:03d}")
+    return "".join(out)
 
 
 def refusal(message: bytes, end: int) -> bytes:
