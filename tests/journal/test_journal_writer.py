@@ -179,13 +179,26 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small disk needs root; the file-size limit below covers the rest")
     place = tmp_path / "disk"
     place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=640k", "tmpfs", str(place)], capture_output=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=640k", "tmpfs", str(place)], capture_output=True, check=False
+    )
     if done.returncode != 0:
         pytest.skip(f"cannot mount a tmpfs: {done.stderr.decode()}")
     try:
         yield place
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(journal: Journal) -> None:
+    for _ in range(10_000):
+        journal.append("denial", {"text": "x" * 5_000}, AT)
+
+
+def fill_up(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        while file.write(b"x" * 512):
+            pass
 
 
 @pytest.mark.req("E11")
@@ -198,13 +211,10 @@ def test_on_a_full_disk_nothing_half_written_counts_and_the_stop_still_fits(
     path = small_disk / "journal.jsonl"
     journal = Journal.open(path, at_ms=AT, anchors=tmp_path / "anchors.jsonl")
     with pytest.raises(HostError, match="No space left") as caught:
-        for _ in range(10_000):
-            journal.append("denial", {"text": "x" * 5_000}, AT)
+        fill(journal)
     assert caught.value.exit_code == 111
-    (small_disk / "filler").write_bytes(b"")
-    with pytest.raises(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
-        while True:
-            filler.write(b"x" * 512)
+    with pytest.raises(OSError, match="No space left"):
+        fill_up(small_disk / "filler")
     head = journal.head
     assert list(chain.linked(chain.records(path)))[-1].hash == head[1]
     stop = journal.append(

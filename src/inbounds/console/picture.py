@@ -10,6 +10,7 @@ WIDTH, HEIGHT = 340, 190
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 16, 28
 # More iterations than this are drawn as every k-th: a bar must stay wider than a hair.
 BARS_MAX = 40
+LABELS_MAX = 14  # below an axis, on a phone
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class Picture:
     cap: str
     spend_ticks: tuple[tuple[int, str], ...]
     spend_said: str
+    spend_labels: tuple[tuple[int, str], ...]
+    end: tuple[int, int]
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -75,6 +78,7 @@ def draw(manifest: dict[str, Any]) -> Picture | None:
     points = [(_along(i, len(spent)), _up(value, high)) for i, value in enumerate(spent)]
     path = "M" + " L".join(f"{x} {y}" for x, y in points)
     base = HEIGHT - BOTTOM
+    every = -(-len(points) // LABELS_MAX)
     story = ", ".join(f"{'before the start' if name == 'start' else f'iteration {name}'} {n}" for name, n, _ in counts)
     return Picture(
         bars=bars,
@@ -85,7 +89,10 @@ def draw(manifest: dict[str, Any]) -> Picture | None:
         dots=tuple(
             (x, y, f"{'start' if i == 0 else f'iteration {i}'}: {money(value)}")
             for i, ((x, y), value) in enumerate(zip(points, spent, strict=True))
+            if len(points) <= BARS_MAX
         ),
+        spend_labels=tuple((x, "start" if i == 0 else str(i)) for i, (x, _) in enumerate(points) if i % every == 0),
+        end=points[-1],
         cap_y=_up(cap, high) if cap == high else -1,
         cap=money(cap) if cap else "not observed",
         spend_ticks=((_up(high, high), money(high)), (base, "$0")) if cap == high else ((base, "$0"),),

@@ -1,0 +1,6 @@
+"""The journal's sample run, for reports to be made of."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "journal"))
