@@ -15,6 +15,7 @@ from typing import IO, Self
 
 from inbounds.contracts.errors import HostError
 from inbounds.store import git
+from inbounds.store.git import CHUNK
 
 
 def blob_id(content: bytes, object_format: str) -> str:
@@ -35,7 +36,6 @@ class BlobWriter:
         self._git_dir, self._format = git_dir, object_format
         self._marks: dict[str, int] = {}
         self._process: subprocess.Popen[bytes] | None = None
-        self._errors: IO[bytes] | None = None
         self._scratch = ""
 
     def __enter__(self) -> Self:
@@ -59,7 +59,6 @@ class BlobWriter:
     def _stdin(self) -> IO[bytes]:
         if self._process is None:
             self._scratch = tempfile.mkdtemp(prefix="inbounds-blobs-", dir=self._git_dir)
-            self._errors = tempfile.TemporaryFile(dir=self._git_dir)  # noqa: SIM115 - closed by __exit__
             args = ["fast-import", "--quiet", "--done", f"--export-marks={self._scratch}/marks"]
             self._process = subprocess.Popen(
                 git.command(args, git_dir=self._git_dir),
@@ -67,7 +66,7 @@ class BlobWriter:
                 env=git.environment(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
-                stderr=self._errors,
+                stderr=subprocess.PIPE,  # a few lines with --quiet, read at the end; no file: the disk may be full
                 start_new_session=True,
             )
         if self._process.stdin is None:
@@ -98,13 +97,12 @@ class BlobWriter:
             raise HostError("git stored other objects than were given to it", expected="equal object ids", where="git")
 
     def _broken(self) -> HostError:
-        process, errors = self._process, self._errors
-        if process is None or errors is None:
+        process = self._process
+        if process is None or process.stderr is None:
             return HostError("git fast-import did not start", where="git")
         with contextlib.suppress(subprocess.TimeoutExpired):  # its words are worth more than its status
             process.wait(10)
-        errors.seek(0)
-        return git.failed(["fast-import"], process.returncode or 0, errors.read(git.STDERR_BYTES_MAX))
+        return git.failed(["fast-import"], process.returncode or 0, os.read(process.stderr.fileno(), CHUNK))
 
     def _close(self) -> None:
         process = self._process
@@ -113,11 +111,12 @@ class BlobWriter:
                 with contextlib.suppress(ProcessLookupError):  # it may end between the two calls
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-            if process.stdin is not None:
-                with contextlib.suppress(BrokenPipeError):  # unsent input of a process that has ended
-                    process.stdin.close()
-        if self._errors is not None:
-            self._errors.close()
+            for stream in (process.stdin, process.stderr):
+                if stream is not None:
+                    with contextlib.suppress(BrokenPipeError):  # unsent input of a process that has ended
+                        stream.close()
+            with contextlib.suppress(FileNotFoundError):  # what git leaves behind when it fails; its words are in ours
+                os.unlink(f"{self._git_dir}/fast_import_crash_{process.pid}")
         if self._scratch:
             with contextlib.suppress(FileNotFoundError):  # written at a good end only
                 os.unlink(f"{self._scratch}/marks")

@@ -152,8 +152,8 @@ def _directories(entries: list[tuple[str, os.stat_result]]) -> list[str]:
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[tuple[int, int, str]]:
     """The directory at `path`, its parent, and its name; the path up to the parent is the operator's own."""
-    parent_path, name = os.path.split(os.path.abspath(path))
-    parent = os.open(parent_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    parent_path, name = os.path.split(os.path.normpath(path))
+    parent = os.open(parent_path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         handle = _open_below(parent, name, None)
         if handle is None:

@@ -226,7 +226,9 @@ class Snapshots:
                 work_tree=self._ignore,
                 cwd=self._ignore,
                 config={"core.excludesFile": os.path.join(self._state, "exclude")},
-                env={"GIT_LITERAL_PATHSPECS": "0"},  # not supported by this command; "./" keeps a colon from being magic
+                env={
+                    "GIT_LITERAL_PATHSPECS": "0"
+                },  # not supported by this command; "./" keeps a colon from being magic
                 stdin=b"".join(b"./" + os.fsencode(path) + b"\0" for path in unknown),
                 ok=frozenset({0, 1}),
             )

@@ -254,13 +254,14 @@ class Store:
 
         RefusedError for a protected ref: the promoter alone moves these.
         """
-        return self._compare_and_swap(_unprotected(name), _object(new), old)
+        return self.compare_and_swap(_unprotected(name), _object(new), old)
 
     def delete_ref(self, name: str, old: str) -> bool:
         """Delete a ref that stands at `old`; False if it stands elsewhere."""
-        return self._compare_and_swap(_unprotected(name), self.null_id, old)
+        return self.compare_and_swap(_unprotected(name), self.null_id, old)
 
-    def _compare_and_swap(self, name: str, new: str, old: str | None) -> bool:
+    def compare_and_swap(self, name: str, new: str, old: str | None) -> bool:
+        """As `set_ref`, protected refs included: for the promoter alone, which has checked what it lands."""
         args = ["update-ref", "--no-deref", _ref(name), new, self.null_id if old is None else _object(old)]
         code, _ = git.status(args, git_dir=self.path, ok=frozenset({0, 1, 128}))
         if code == 0:

@@ -1,0 +1,30 @@
+"""The gate's rules as a pure function: evidence in, reasons to refuse out; an empty answer opens it (D7, K3).
+
+Deterministic, and nothing of git: whether trees and commits fit together is landing's to say.
+"""
+
+from inbounds.contracts.reasons import StopCode
+from inbounds.contracts.verdict import Outcome
+from inbounds.promote.request import Request
+
+
+def objections(request: Request) -> tuple[str, ...]:
+    """Why this request may not pass, in words for a person; never empty for anything but a full set of PASS."""
+    if request.op == "rollback":
+        return () if request.target == "development" else (f"{request.target} is not rolled back by this gate",)
+    found = []
+    if request.target != "development":
+        found.append(f"{request.target} needs a signed approval of the exact tree, which this gate cannot check yet")
+    if request.evidence.stop_code != StopCode.DONE:
+        found.append(f"the run ended with {request.evidence.stop_code!r}, not DONE")
+    if not request.required_judges:
+        found.append("no judge is required: a gate without judges opens for nobody")
+    judged = {judge for judge, _ in request.evidence.verdicts}
+    found += [f"judge {judge} has not judged" for judge in request.required_judges if judge not in judged]
+    # Every verdict counts, required or not: an objection is not outvoted, and doubt never opens a gate.
+    found += [
+        f"judge {judge} says {outcome.value}"
+        for judge, outcome in request.evidence.verdicts
+        if outcome is Outcome.FAIL or (outcome is not Outcome.PASS and judge in request.required_judges)
+    ]
+    return tuple(found)
