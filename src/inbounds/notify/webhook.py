@@ -15,6 +15,7 @@ from inbounds.notify.notice import Message, Notice, Settings, plain
 
 CHANNEL = "webhook"
 URL_CHARS_MAX = 2_000
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -55,7 +56,7 @@ def _resolve(url: SplitResult, settings: Settings) -> tuple[Address, int]:
     addresses = [ipaddress.ip_address(str(answer[4][0]).split("%", 1)[0]) for answer in answers]
     allowed = [ipaddress.ip_network(net, strict=False) for net in settings.private_allowed]
     for address in addresses:
-        real = getattr(address, "ipv4_mapped", None) or address
+        real = _inner(address)
         if real.is_loopback and url.scheme == "http":
             continue
         if any(real in net for net in allowed):
@@ -65,6 +66,15 @@ def _resolve(url: SplitResult, settings: Settings) -> tuple[Address, int]:
         if not real.is_global or real.is_multicast:
             raise _Refused(f"{real} is not a public address")
     return addresses[0], port
+
+
+def _inner(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for (mapped, NAT64 of RFC 6052, 6to4), or the address itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or address
 
 
 def _post(url: SplitResult, address: Address, port: int, body: bytes, timeout_s: int) -> int:
