@@ -17,7 +17,7 @@ from inbounds.gateway.control import GatewayProcess
 from inbounds.run.crew import Crew
 from inbounds.run.workbench import read_limited
 from inbounds.sandbox.decoys import Decoys
-from inbounds.sandbox.resolver import Resolver
+from inbounds.sandbox.resolver import Question, Resolver
 from inbounds.sandbox.spec import Bind, JailLimits, JailSpec, Listener
 from inbounds.sandbox.volume import Volume
 
@@ -53,7 +53,6 @@ class Coder:
             self.gateway.begin_iteration(n)
             self.gateway.attach(jail.listeners["gateway"], ROLE)
             self.broker.attach(jail.listeners["broker"], ROLE)
-            resolver.start()
             self.post("iteration.started", {"n": n})
             jail.go()
         except BaseException:
@@ -61,7 +60,7 @@ class Coder:
             self.crew.finish(jail)
             raise
         ended = self.crew.finish(jail, after=lambda: self._words(n, scratch))
-        resolver.stop()
+        resolver.close()
         self.gateway.detach(ROLE)
         if ended.detail:
             self.post("agent.ended", {"n": n, "detail": ended.detail})
@@ -72,8 +71,8 @@ class Coder:
         outcome = self.profile.read(stdout, stderr, 0)
         self.post("agent.said", {"n": n, "text": outcome.said or outcome.detail, "ok": outcome.ok})
 
-    def _asked(self, name: str) -> None:
-        self.post("denial", {"kind": "name", "what": "name", "detail": name, "sensitive": False})
+    def _asked(self, question: Question) -> None:
+        self.post("denial", {"kind": "name", "what": "name", "detail": question.name, "sensitive": False})
 
     def _spec(self, prompt: str, volume: Volume, deadline_ms: int) -> JailSpec:
         contract = self.contract
@@ -100,6 +99,6 @@ class Coder:
             limits=self.limits,
             deadline_ms=deadline_ms,
             files=launch.files,
-            decoys=self.decoys.binds,
+            decoys=self.decoys.files,
             executables=launch.executables,
         )

@@ -4,22 +4,29 @@ The command line calls it; so does the demo. Starts nothing.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from inbounds.agents.profile import AgentProfile
 from inbounds.contracts.blast import radius
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.documents import LimitsText
-from inbounds.contracts.errors import OperatorError
+from inbounds.contracts.errors import InboundsError, OperatorError, RefusedError
+from inbounds.contracts.paths import CONTRACT_DIRECTORY
 from inbounds.discover import repository
-from inbounds.run import authorize, bind, choose, documents
+from inbounds.gateway.config import Format
+from inbounds.gateway.keys import KeyStore
+from inbounds.gateway.settings import keys_for, load_settings
+from inbounds.run import authorize, bind, choose, documents, layer
 from inbounds.run.base import find_base, place
 from inbounds.run.home import Home
 
+# Where neither flag, plan nor policy names one: what each agent is usually run with.
+MODELS = {"claude": "claude-sonnet-4-5", "codex": "gpt-5-codex", "reference": "gpt-5-mini"}
 DIRTY_SHOWN = 20  # uncommitted files named on the screen; the rest is counted
 
 
@@ -51,7 +58,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """A bound contract and what goes with it; `gateway` holds upstream settings with keys and is never written."""
+    """A bound contract and what goes with it; `keys` is what the gateway alone reads, and is never written."""
 
     contract: Contract
     blast: dict[str, Any]
@@ -60,15 +67,21 @@ class Ordered:
     uncommitted: tuple[str, ...]
     remarks: tuple[str, ...]
     signature_file: Path | None
-    gateway: Mapping[str, Any]
+    keys: Mapping[str, Any]
 
     def upstreams(self) -> bytes:
         """What the supervisor passes to the gateway unread."""
-        return json.dumps(self.gateway).encode()
+        return json.dumps(self.keys).encode()
 
 
-def order(home: Home, asked: Order, *, gateway: Mapping[str, Any] | None = None) -> Ordered:
-    """Bind; `gateway` replaces the operator's provider settings (demo and tests bring their own model server)."""
+def order(
+    home: Home,
+    asked: Order,
+    *,
+    gateway: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Ordered:
+    """Bind; `gateway` (settings, keys) replaces the operator's provider (demo and tests bring a model server)."""
     top, thread = place(asked.directory)
     found = documents.read(top, thread)
     if not asked.wish.goal and asked.wish.accept:
@@ -81,17 +94,19 @@ def order(home: Home, asked: Order, *, gateway: Mapping[str, Any] | None = None)
     work = bind.choose_work(found, asked.wish, base, found.config.owner)
     name = asked.wish.agent or work.plan.agent or ""
     profile, install = choose.choose(name, found.policy.agents)
-    settings, model = _provider(profile, asked.wish.model or work.plan.model or "", gateway)
+    model = asked.wish.model or work.plan.model or MODELS.get(install.name, "")
+    served, keys = gateway or _provider(home, profile, model)
+    layer.ensure(home, layer.need(base.store, base.tree, thread), say)
     choice = bind.AgentChoice(install.name, install.version, install.sha256, model)
     contract = bind.bind(documents=found, work=work, wish=asked.wish, base=base, agent=choice, operator=operator)
     looked = repository.look(asked.directory)
-    hosts = tuple(sorted({upstream["base_url"] for upstream in settings["upstreams"].values()}))
+    hosts = tuple(sorted({str(upstream["base_url"]) for upstream in served["upstreams"].values()}))
     blast = radius(contract, hosts)
-    dirty = [item.path for item in looked.uncommitted if not item.path.startswith(documents.CONTRACT_PREFIX)]
+    dirty = [item.path for item in looked.uncommitted if not item.path.startswith(CONTRACT_DIRECTORY)]
     return Ordered(
         contract=contract,
         blast=blast,
-        settings={"agent_path": install.path, "hosts": list(hosts)},
+        settings={"agent": asdict(install), "gateway": dict(served)},
         summary=msgspec.to_builtins(contract),
         uncommitted=(
             *dirty[:DIRTY_SHOWN],
@@ -99,5 +114,30 @@ def order(home: Home, asked: Order, *, gateway: Mapping[str, Any] | None = None)
         ),
         remarks=tuple(f"{r.requirement} {r.field}: {r.why}" for r in bind.all_remarks(work)),
         signature_file=None if work.drafted else top / found.path("WORK_PLAN.json.sig"),
-        gateway=settings,
+        keys=keys,
+    )
+
+
+def _provider(home: Home, profile: AgentProfile, model: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The operator's provider for this agent's format, and its key; a subscription login is refused with the reason."""
+    served = load_settings().serve([model], [Format(profile.format)])
+    try:
+        return served, keys_for(served, KeyStore(home.keys))
+    except OperatorError as error:
+        problem = profile.problem(Path.home(), has_key=False)
+        raise OperatorError(
+            problem or error.found, expected=error.expected, fix=error.fix, where=error.where
+        ) from error
+
+
+def _nothing_to_accept(home: Home, top: Path, found: documents.Documents) -> InboundsError:
+    """Without a test nothing could show success: today's failing tests are what could be accepted (A8)."""
+    from inbounds.run.baseline import failing_today
+
+    failing = failing_today(home, top, found)
+    listed = "".join(f"\n    --accept {test}" for test in failing) or "\n    (none fails today: write the test first)"
+    return RefusedError(
+        "--goal without --accept: nothing could show that the goal is reached",
+        expected=f"one or more of today's failing tests:{listed}",
+        fix=f'inbounds run . --goal "…" --accept {failing[0] if failing else "tests/x.py::test_y"}',
     )

@@ -166,9 +166,11 @@ class Parts:
 
     def stop_programs(self) -> None:
         """End gateway, broker and watchers; they are no part of the run's result."""
-        for part in (self._tools, self._broker, self._gateway, self._decoys):
+        for part in (self._tools, self._broker, self._gateway):
             if part is not None:
                 part.stop()
+        if self._decoys is not None:
+            self._decoys.close()
 
     def promote(self) -> dict[str, Any]:
         """Ask the gate to move `development` (K3)."""
@@ -224,9 +226,9 @@ class Parts:
     def _open_parts(self) -> None:
         contract = self.contract
         self._volume = preflight.volume(self.store, contract, self.run_dir, self.identity)
-        self._decoys = Decoys(self.run_dir / "decoys", self._decoy_opened)
+        self._decoys = Decoys(self.run_dir / "decoys", self.identity, self._decoy_opened)
         self._bench = preflight.bench(self.home, contract, self.store, self.run_dir, self.crew, self.identity)
-        self._bench.decoys = self._decoys.contents
+        self._bench.decoys = {name: marker.encode() for name, marker in self._decoys.markers.items()}
         config = gate.configuration(self.home, contract, self._settings, self._token)
         self._gateway = gate.start(config, self._keys_fd, self.post)
         self._broker = BrokerProcess.start(self._token, [tools.RUN_TESTS])

@@ -72,8 +72,10 @@ def read_settings(path: Path) -> dict[str, Any]:
 def host(contract: Contract, found: Found) -> None:
     """Probe by real attempts; policy's level and required mechanisms must hold."""
     facts = probe()
-    found.enforcement, found.level = dict(facts.mechanisms), min(facts.level, ROOTLESS_LEVEL_MAX)
-    if found.level < contract.level:
+    found.enforcement, found.level = dict(facts.enforcement), min(facts.level, ROOTLESS_LEVEL_MAX)
+    if facts.problem:
+        found.reasons.append(f"{facts.problem}; type: {facts.fix}" if facts.fix else facts.problem)
+    elif found.level < contract.level:
         missing = ", ".join(f"{n}: {s}" for n, s in found.enforcement.items() if s != "enforced")
         found.reasons.append(f"level {contract.level} is asked for, this host gives {found.level} ({missing})")
     for name in contract.require:

@@ -36,6 +36,7 @@ class Survey:
     manifests: tuple[str, ...]
     operator: str
     operator_key: str
+    operator_key_from: str
 
 
 def survey(directory: Path, manifests: Sequence[str] = ()) -> Survey:
@@ -59,6 +60,7 @@ def survey(directory: Path, manifests: Sequence[str] = ()) -> Survey:
         manifests=tuple(path for path in manifests if below(path, thread) or thread == "." or "/" not in path),
         operator=key.principal,
         operator_key=key.public,
+        operator_key_from=key.source,
     )
 
 

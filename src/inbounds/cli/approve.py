@@ -1,0 +1,36 @@
+"""`inbounds approve`: a person's signature over the exact tree of a run's result, so that it may land."""
+
+import click
+
+from inbounds.cli.output import emit, is_terminal, say
+from inbounds.contracts.errors import OperatorError
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--yes", is_flag=True, help="Sign without asking again; you have reviewed the run.")
+@click.option("--note", default="", help="Your judgement, kept with the signature.")
+@click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
+def command(run: str | None, yes: bool, note: str, as_json: bool) -> int:
+    """Sign that RUN's result may land on a protected branch; any later change voids it."""
+    from inbounds.run import decision
+    from inbounds.run.home import open_home
+
+    home = open_home()
+    run_id = home.find(run)
+    asked = decision.approval(home, run_id, note)
+    if not as_json:
+        say(f"{run_id}: you approve tree {asked['tree'][:12]} of plan {asked['plan_id']} ({asked['stop_code']})")
+    if not yes:
+        if not is_terminal():
+            raise OperatorError(
+                "nobody is here to sign", expected="a terminal or --yes", fix=f"inbounds approve {run_id} --yes"
+            )
+        if not click.confirm("Sign with your SSH key?", default=False):
+            return 1
+    kept = decision.sign(home, run_id, asked)
+    if as_json:
+        emit(kept)
+    else:
+        say(f"signed by {kept['operator']}; type: inbounds promote {run_id}")
+    return 0

@@ -1,0 +1,32 @@
+"""`inbounds discard`: throw unlanded work away: workspace, quarantine, agent branch; the evidence stays."""
+
+import click
+
+from inbounds.cli.output import emit, is_terminal, say
+from inbounds.contracts.errors import OperatorError
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--evidence", is_flag=True, help="Delete journal, manifest and report as well.")
+@click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
+def command(run: str | None, yes: bool, evidence: bool, as_json: bool) -> int:
+    """Throw RUN's unlanded work away and free its disk space."""
+    from inbounds.run import decision
+    from inbounds.run.home import open_home
+
+    home = open_home()
+    run_id = home.find(run)
+    if not yes:
+        if not is_terminal():
+            raise OperatorError("nobody is here to ask", expected="--yes", fix=f"inbounds discard {run_id} --yes")
+        what = "its workspace, branch AND evidence" if evidence else "its workspace and branch (the evidence stays)"
+        if not click.confirm(f"Delete of {run_id}: {what}?", default=False):
+            return 1
+    facts = decision.discard(home, run_id, evidence=evidence)
+    if as_json:
+        emit(facts)
+    else:
+        say(f"{run_id}: {facts['bytes'] >> 10} KiB freed")
+    return 0

@@ -1,0 +1,47 @@
+"""`inbounds init`: look at host and repository, build the dependency layer, pin what fails today, write few files."""
+
+from pathlib import Path
+
+import click
+
+from inbounds.cli.output import emit, say
+
+
+@click.command()
+@click.argument("directory", default=".", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
+def command(directory: Path, as_json: bool) -> int:
+    """Set this repository up; asks nothing that can be found."""
+    from inbounds.run.beginning import begin
+    from inbounds.run.home import open_home
+
+    facts = begin(open_home(), directory, say=(lambda _: None) if as_json else say)
+    if as_json:
+        emit(facts)
+        return 0
+    say("")
+    for path in facts["written"]:
+        say(f"wrote {path}")
+    for path in facts["kept"]:
+        say(f"kept {path} (it was there)")
+    say(f"operator   {facts['operator']} ({facts['operator_key_from']})")
+    say(f"owner      {facts['owner']} (from {facts['owner_from']})")
+    say(f"tests      {' '.join(facts['command'])} (from {facts['tests_from']})")
+    say(f"layer      {facts['layer'][:12]} from {', '.join(facts['manifests']) or 'the test runner alone'}")
+    say(f"agents     {', '.join(facts['agents']) or 'none found but the reference agent'}")
+    say(
+        f"host       level {facts['level']}"
+        + (f": {facts['problem']}; type: {facts['fix']}" if facts["problem"] else "")
+    )
+    failing = facts["failing"]
+    if facts["tests_problem"]:
+        say(f"failing    not known: {facts['tests_problem']}")
+    elif failing:
+        say(f"failing    {len(failing)} test(s) today, pinned as known:")
+        for test in failing[:20]:
+            say(f"             {test}")
+    else:
+        say("failing    no test fails today")
+    say("")
+    say(f'next: inbounds run . --goal "…" --accept {failing[0] if failing else "tests/x.py::test_y"}')
+    return 0

@@ -1,0 +1,141 @@
+"""What people decide about a finished run: approve, re-authorize, promote, roll back, discard; all of it journalled.
+
+Each statement is bound to the tree or to the stop event's hash, so that any later change voids it. The gate decides.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from inbounds.contracts.bound import Contract, decode
+from inbounds.contracts.canonical import canonical
+from inbounds.contracts.errors import OperatorError, RefusedError
+from inbounds.journal import chain, sshsig
+from inbounds.journal.writer import Journal
+from inbounds.run import authorize, promotion, recovery, stopping
+from inbounds.run.home import Home
+from inbounds.run.launch import CONTRACT, JOURNAL
+from inbounds.store.descent import delete_tree, usage
+from inbounds.store.store import Store
+
+
+def finished(home: Home, run_id: str) -> tuple[Path, Contract]:
+    """A run that is over; RefusedError while it runs. One whose supervisor died is brought to its end first."""
+    phase = recovery.phase(home, run_id)
+    if phase == "orphaned":
+        recovery.recover(home, run_id)
+    elif phase != "finished":
+        raise RefusedError(f"{run_id} is {phase}", expected="a run that is over", fix=f"inbounds stop {run_id}")
+    run_dir = home.run(run_id)
+    return run_dir, decode((run_dir / CONTRACT).read_bytes())
+
+
+def approval(home: Home, run_id: str, note: str) -> dict[str, Any]:
+    """The statement that an approval signs: the exact tree, plan, stop and journal head."""
+    run_dir, contract = finished(home, run_id)
+    found = promotion.standing(run_dir)
+    if not found.commit:
+        raise RefusedError("the run made no commit: there is nothing to approve", where=run_id)
+    return {
+        "what": "approve",
+        "run_id": run_id,
+        "plan_id": contract.plan.plan_id,
+        "tree": found.tree,
+        "commit": found.commit,
+        "stop_code": found.stop_code,
+        "journal_head": found.head[1],
+        "note": note,
+    }
+
+
+def reauthorization(home: Home, run_id: str, note: str) -> dict[str, Any]:
+    """The statement that a resume signs, bound to the stop event's hash (E14)."""
+    run_dir, contract = finished(home, run_id)
+    stop = next((r for r in chain.records(run_dir / JOURNAL) if r.kind == "stop.decided"), None)
+    if stop is None or stop.data["code"] == "DONE":
+        raise RefusedError(
+            f"{run_id} did not stop short: there is nothing to re-authorize", fix=f"inbounds review {run_id}"
+        )
+    found = promotion.standing(run_dir)
+    return {
+        "what": "resume",
+        "run_id": run_id,
+        "stop_code": str(stop.data["code"]),
+        "why": str(stop.data["why"]),
+        "stop_hash": stop.hash,
+        "commit": found.commit,
+        "branch": contract.branch,
+        "store": contract.store,
+        "note": note,
+    }
+
+
+def sign(home: Home, run_id: str, statement: dict[str, Any]) -> dict[str, Any]:
+    """Sign a statement as the operator at the keyboard and journal it; returns the operator.decision record's data."""
+    run_dir, contract = finished(home, run_id)
+    name, key = authorize.me(contract.operator_keys)
+    armored = sshsig.sign(key, canonical(statement), authorize.APPROVAL_NAMESPACE)
+    kept = {"kind": statement["what"], "operator": name, "statement": statement, "signature": armored}
+    _append(run_dir, "operator.decision", kept)
+    return kept
+
+
+def promote(home: Home, run_id: str, target: str) -> dict[str, Any]:
+    """Ask the gate; the contract files that a person tightened since are not asked again."""
+    run_dir, contract = finished(home, run_id)
+    answer = promotion.promote(contract, run_dir, target, _signatures(run_dir))
+    _append(run_dir, "promotion.decided", answer)
+    return answer
+
+
+def roll_back(home: Home, run_id: str) -> dict[str, Any]:
+    """Undo what the run landed on development."""
+    run_dir, contract = finished(home, run_id)
+    landed = promotion.standing(run_dir).landed.get("development", "")
+    tree = Store.open(contract.store).tree_of(landed) if landed else ""
+    answer = promotion.roll_back(contract, run_dir, tree)
+    _append(run_dir, "promotion.decided", answer)
+    return answer
+
+
+def discard(home: Home, run_id: str, *, evidence: bool) -> dict[str, Any]:
+    """Delete workspace, quarantine, jobs and agent branch; with `evidence` the whole run. Landed work is refused."""
+    phase = recovery.phase(home, run_id)
+    run_dir = home.run(run_id)
+    if phase in ("running", "starting"):
+        raise RefusedError(f"{run_id} is {phase}", fix=f"inbounds stop {run_id}")
+    if (run_dir / CONTRACT).exists() and (run_dir / JOURNAL).exists():
+        run_dir, contract = finished(home, run_id)
+        if promotion.standing(run_dir).landed:
+            raise RefusedError(f"{run_id} has landed", expected="unlanded work", fix=f"inbounds rollback {run_id}")
+        store = Store.open(contract.store)
+        for ref in (f"refs/heads/{contract.branch}", f"refs/inbounds/evidence/{run_id}"):
+            old = store.ref(ref)
+            if old:
+                store.delete_ref(ref, old)
+    freed = 0
+    places = [run_dir] if evidence else [run_dir / name for name in ("workspace", "quarantine", "jobs")]
+    for place in places:
+        if place.exists():
+            freed += usage(str(place)).bytes
+            delete_tree(str(place))
+    if not evidence and (run_dir / JOURNAL).exists():
+        _append(run_dir, "work.discarded", {"bytes": freed})
+    return {"run_id": run_id, "bytes": freed, "evidence": "deleted" if evidence else "kept"}
+
+
+def _signatures(run_dir: Path) -> tuple[str, ...]:
+    return tuple(
+        str(record.data["signature"])
+        for record in chain.records(run_dir / JOURNAL)
+        if record.kind == "operator.decision" and record.data.get("kind") == "approve"
+    )
+
+
+def _append(run_dir: Path, kind: str, data: dict[str, Any]) -> None:
+    with Journal.open(run_dir / JOURNAL) as journal:
+        journal.append(kind, data, time.time_ns() // 1_000_000, sync=True)
+    stopping.write_manifest(run_dir)
+    trouble = stopping.write_report(run_dir)
+    if trouble:
+        raise OperatorError(trouble, where=str(run_dir))
