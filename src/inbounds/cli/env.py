@@ -55,8 +55,6 @@ def _show(facts: dict[str, object], *, as_json: bool) -> None:
         return
     resolved = facts["resolved"]
     assert isinstance(resolved, list)
-    say(
-        f"layer {str(facts['key'])[:12]}: {len(resolved)} packages, {'by hash' if facts['locked'] else 'not all by hash'}"
-    )
+    say(f"layer {str(facts['key'])[:12]}: {len(resolved)} packages" + ("" if facts["locked"] else ", not all by hash"))
     for package in resolved:
         say(f"  {package['name']} {package['version']}")

@@ -38,8 +38,8 @@ def begin(home: Home, directory: Path, *, say: Callable[[str], None]) -> dict[st
         ),
         dependencies=found.manifests,
     )
-    failing, problem = _failing(home, Base(store, commit, tree, needed.key, layer.pythonpath(needed)), config, thread, say) \
-        if not host.problem else ([], host.problem)  # fmt: skip
+    base = Base(store, commit, tree, needed.key, layer.pythonpath(needed))
+    failing, problem = _failing(home, base, config, thread, say) if not host.problem else ([], host.problem)
     tested = f"not known: {problem}" if problem else f"found by running them on {commit[:12]}"
     policy = setup.write_policy(found)
     wrote = setup.write_config(found, failing, tested)

@@ -16,7 +16,8 @@ from typing import Any
 from inbounds.contracts.errors import HostError, InboundsError
 from inbounds.contracts.job import GATEWAY_PORT, LAYER, OUT
 from inbounds.deps import build, manifests
-from inbounds.deps.control import ProxyProcess
+from inbounds.deps.control import IndexProxy
+from inbounds.deps.upstream import discover
 from inbounds.run.crew import Crew
 from inbounds.run.documents import Documents
 from inbounds.run.home import Home
@@ -122,7 +123,7 @@ def _build(wanted: Need, plan: build.LayerPlan, scratch: Path) -> dict[str, Any]
     for name, content in plan.files.items():
         (job / name).write_bytes(content)
     crew = Crew(who)
-    proxy = ProxyProcess.start()
+    proxy = IndexProxy.start(discover()[0])
     try:
         jail = crew.open(
             JailSpec(
