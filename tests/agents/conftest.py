@@ -19,21 +19,22 @@ INSTALL_SECONDS_MAX = 600
 
 
 def _cache() -> Path:
-    """The checkout's own cache where it can be written, a private one otherwise."""
     named = os.environ.get("INBOUNDS_AGENT_CACHE")
-    place = Path(named) if named else ROOT / ".cache" / "agents"
+    return Path(named) if named else ROOT / ".cache" / "agents"
+
+
+def _writable(place: Path) -> Path:
+    """The cache where it can be written, a private one otherwise."""
     with contextlib.suppress(OSError):
         place.mkdir(parents=True, exist_ok=True)
-    if os.access(place, os.W_OK):
-        return place
-    return Path(tempfile.gettempdir()) / f"inbounds-agents-{os.getuid()}"
+    return place if os.access(place, os.W_OK) else Path(tempfile.gettempdir()) / f"inbounds-agents-{os.getuid()}"
 
 
 def _install(name: str, place: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip(f"{name} is not installed and npm is not there to install it")
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place.mkdir(mode=0o755, parents=True, exist_ok=True)
     if place.stat().st_uid != os.getuid():
         pytest.skip(f"{place} belongs to somebody else")
     with (place / f".{name}.lock").open("w") as lock:  # two test processes may want the same one
@@ -58,6 +59,7 @@ def _found(name: str):
     # The versions that these tests were written for come first, whatever else is on this machine.
     install = profile(name).find([place])
     if install is None:
+        place = _writable(place)
         _install(name, place)
         install = profile(name).find([place])
     if install is None:

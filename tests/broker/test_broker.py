@@ -1,6 +1,7 @@
 """The broker as a real process: real sockets, a real seal, a supervisor's side that answers."""
 
 import contextlib
+import gzip
 import http.client
 import json
 import os
@@ -217,6 +218,47 @@ def test_a_new_listener_replaces_the_old_one(desk):
         assert desk.rpc("ping")[0] == 200
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", before), timeout=2)
+
+
+def test_a_detached_listener_is_let_go(desk):
+    desk.broker.detach("agent")
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", desk.port), timeout=2).close()
+        except ConnectionRefusedError:
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the broker still listens")
+
+
+def test_a_compressed_body_is_not_unpacked(desk):
+    bomb = gzip.compress(b" " * (20 << 20))
+    status, said = desk.ask("/mcp", bomb, headers={"Content-Encoding": "gzip"})
+    assert (status, said["error"]["code"]) == (200, -32700)
+    assert desk.rpc("ping")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000,
+        b"POST /mcp HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /",
+        b"POST /mcp HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"\x16\x03\x01" + bytes(200),
+        b"\r\n" * 1000,
+    ],
+)
+def test_broken_http_changes_nothing(desk, raw):
+    with socket.create_connection(("127.0.0.1", desk.port), timeout=5) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(raw)
+        connection.settimeout(1)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            assert b" 200 " not in connection.recv(4096)
+    assert desk.rpc("ping")[0] == 200
+    assert desk.calls == []
 
 
 def test_it_dies_with_the_supervisor_and_says_when_it_dies_alone(desk):

@@ -29,7 +29,8 @@ TOKEN_VARIABLE = "INBOUNDS_TOKEN"  # noqa: S105 - the name of a variable, not a 
 LIMIT_WORDS = ("402", "403")
 TOOL_SECONDS_MAX = 900
 
-# Features that contact somebody else, spend by themselves, or make a request unreadable to the gateway.
+# Features that contact somebody else, spend by themselves, or make a request unreadable to the gateway. In the file and
+# not as flags: a flag that some version does not know is an error, an unknown key is not.
 OFF = ("plugins", "apps", "remote_plugin", "enable_request_compression", "multi_agent")
 
 
@@ -63,7 +64,6 @@ class Codex:
             "--skip-git-repo-check",
             "--ephemeral",
             "--json",
-            *(part for feature in OFF for part in ("--disable", feature)),
             "--",
             task.prompt,
         )
@@ -142,6 +142,7 @@ def _config(task: AgentTask) -> str:
         "broker": _toml(f"{task.broker_url}/mcp"),
         "workspace": _toml(task.workspace),
     }
+    features = "\n".join(f"{feature} = false" for feature in OFF)
     return f"""\
 model = {quoted["model"]}
 model_provider = "gateway"
@@ -149,6 +150,9 @@ approval_policy = "never"
 sandbox_mode = "danger-full-access"
 web_search = "disabled"
 check_for_update_on_startup = false
+
+[features]
+{features}
 
 [history]
 persistence = "none"

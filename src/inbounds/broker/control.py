@@ -96,6 +96,10 @@ class BrokerProcess:
         self._say({"op": "listen", "role": role}, listener.fileno())
         self._wait("listening")
 
+    def detach(self, role: str) -> None:
+        """Have the broker let a role's listener go, and with it the jail's network namespace."""
+        self._say({"op": "detach", "role": role})
+
     def on_call(self, callback: Callable[[Call], None]) -> None:
         """Hear of each call from now on, and of those that came before."""
         with self._calls:

@@ -88,6 +88,7 @@ class Broker:
             max_line_size=HEADER_BYTES_MAX,
             max_field_size=HEADER_BYTES_MAX,
             handler_cancellation=True,
+            auto_decompress=False,  # a compressed body is no JSON: nothing to blow up
         )
         await self._runner.setup()
         loop = asyncio.get_running_loop()
@@ -126,6 +127,8 @@ class Broker:
                 waiting = self._answers.pop(int(body["id"]), None)
                 if waiting is not None and not waiting.done():
                     waiting.set_result((str(body["text"]), bool(body["is_error"])))
+            case "detach":
+                self._detach(str(body["role"]))
             case "close":
                 self._close()
             case other:
@@ -142,20 +145,21 @@ class Broker:
         self._tell({"event": "configured", "tools": len(tools)})
 
     def _listen(self, descriptor: int, role: str) -> None:
-        """Accept there from now on, and no more on the listener that this role had before.
-
-        A listener that is held keeps its jail's network namespace alive.
-        """
+        """Accept there from now on, and no more on the listener that this role had before."""
         listener = socket.socket(fileno=descriptor)
-        before = self._accepting.pop(role, None)
-        if before is not None:
-            before.cancel()
+        self._detach(role)
         if len(self._accepting) >= ROLES_MAX:
             listener.close()
             raise ValueError(f"more than {ROLES_MAX} roles")
         listener.setblocking(False)
         self._accepting[role] = asyncio.get_running_loop().create_task(self._accept(listener, role))
         self._tell({"event": "listening", "role": role})
+
+    def _detach(self, role: str) -> None:
+        """Let a role's listener go: one that is held keeps its jail's network namespace alive."""
+        before = self._accepting.pop(role, None)
+        if before is not None:
+            before.cancel()
 
     def _close(self) -> None:
         self.state.closed = True
@@ -219,7 +223,12 @@ class Broker:
                 await request.read()
         except TimeoutError:
             return self._refuse("", "a body that does not end", 408)
-        response: web.StreamResponse = await handler(request)
+        try:
+            response: web.StreamResponse = await handler(request)
+        except web.HTTPException:
+            raise
+        except Exception as fault:
+            return self._refuse("", f"a fault of the broker: {type(fault).__name__}: {fault}", 500)
         return response
 
     async def _mcp(self, request: web.Request) -> web.Response:
