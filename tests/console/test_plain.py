@@ -12,11 +12,11 @@ from inbounds.console.plain import visible
 @pytest.mark.parametrize(
     ("hostile", "shown"),
     [
-        ("\x1b[31mred\x1b[0m", "␛[31mred␛[0m"),
-        ("\x1b]0;title\x07", "␛]0;title␇"),
+        ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
         ("\x9b31m", "\\x9b31m"),
-        ("a\nb\r\tc", "a␊b␍␉c"),
-        ("\x7f", "␡"),
+        ("a\nb\r\tc", "a\\nb\\r\\tc"),
+        ("\x7f", "\\x7f"),
         ("evil\u202egpj.exe", "evil\\u202egpj.exe"),
         ("\u2066x\u2069", "\\u2066x\\u2069"),
         ("a\u200bb\u200dc\ufeffd\u00ade", "a\\u200bb\\u200dc\\ufeffd\\xade"),
@@ -43,5 +43,5 @@ def test_no_control_or_format_character_ever_comes_out(text: str) -> None:
 
 
 def test_blocks_keep_lines_and_long_text_says_what_is_missing() -> None:
-    assert visible("a\n\tb\r\n", lines=True) == "a\n\tb␍\n"
+    assert visible("a\n\tb\r\n", lines=True) == "a\n\tb\\r\n"
     assert visible("x" * 500, limit=10) == "x" * 10 + "… (490 more characters)"

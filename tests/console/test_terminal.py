@@ -93,6 +93,6 @@ def test_markup_and_escapes_in_a_summary_are_text(tmp_path: Path) -> None:
     next(d for k, d in steps if k == "stop.decided")["why"] = "[red]\x1b[31m[/red] [link=http://evil]x[/link]"
     made = manifest.derive(evidence.read(evidence.write(tmp_path, steps)))
     text = plain(terminal.run_summary(made))
-    assert "[red]␛[31m[/red] [link=http://evil]x[/link]" in text
+    assert "[red]\\x1b[31m[/red] [link=http://evil]x[/link]" in text
     hostile = {**evidence.CONTRACT, "goal": "[bold]\x1b]0;x\x07[/bold]"}
-    assert "[bold]␛]0;x␇[/bold]" in plain(terminal.contract_screen(hostile, evidence.RADIUS))
+    assert "[bold]\\x1b]0;x\\x07[/bold]" in plain(terminal.contract_screen(hostile, evidence.RADIUS))

@@ -11,12 +11,14 @@ _HIDDEN = frozenset({0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xF
 _VARIATION = range(0xFE00, 0xFE10)
 # Controls, formats (bidi, zero width, tags), surrogates, private, unassigned, line and paragraph separators.
 _ODD = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Unicode's pictures of controls would read better, and many systems have no font for them.
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 # Letters of living scripts carry up to three marks; a tower of them paints over the lines above.
 MARKS_MAX = 3
 
 
 def visible(text: str, *, lines: bool = False, limit: int = 0) -> str:
-    r"""The text with every control, bidi override, zero-width and odd blank shown: ESC as ␛, U+202E as \u202e.
+    r"""The text with every control, bidi override, zero-width and odd blank shown: ESC as \x1b, U+202E as \u202e.
 
     `lines` keeps newlines and tabs (for blocks); `limit` > 0 cuts after so many characters and says how many follow.
     """
@@ -36,10 +38,8 @@ def _shown(text: str, *, lines: bool) -> str:
         marks = marks + 1 if kind in ("Mn", "Me") else 0
         if lines and char in "\n\t":
             out.append(char)
-        elif code < 0x20:  # noqa: PLR2004 - the C0 controls have pictures of their own
-            out.append(chr(0x2400 + code))
-        elif code == 0x7F:  # noqa: PLR2004 - DEL, too
-            out.append("\u2421")
+        elif char in _SHORT:
+            out.append(_SHORT[char])
         elif (
             kind in _ODD or (kind == "Zs" and char != " ") or code in _HIDDEN or code in _VARIATION or marks > MARKS_MAX
         ):
