@@ -28,6 +28,15 @@ def proofs(tests: Mapping[str, Mapping[str, Any]], outcome: str) -> dict[str, li
     return found
 
 
+def listed(names: list[str], before: str = "") -> list[str]:
+    """One line per test function, with the number of its cases where there are several."""
+    cases: dict[str, int] = {}
+    for name in names:
+        function = name.partition("[")[0]
+        cases[function] = cases.get(function, 0) + 1
+    return [f"               {before}{name}" + (f" ({n} cases)" if n > 1 else "") for name, n in cases.items()]
+
+
 def report(tests: Mapping[str, Mapping[str, Any]], catalogue: Mapping[str, Mapping[str, str]]) -> tuple[list[str], int]:
     """The lines to print and the exit code."""
     lines: list[str] = []
@@ -39,10 +48,9 @@ def report(tests: Mapping[str, Mapping[str, Any]], catalogue: Mapping[str, Mappi
             lines += ["", section]
         by = passed.get(req, [])
         lines.append(f"  {'proven' if by else '   -  '}  {req:4} {entry['text']}")
-        lines += [f"               {name}" for name in by]
+        lines += listed(by)
         if not by:
-            lines += [f"               failed: {name}" for name in failed.get(req, [])]
-            lines += [f"               skipped here: {name}" for name in skipped.get(req, [])]
+            lines += listed(failed.get(req, []), "failed: ") + listed(skipped.get(req, []), "skipped here: ")
     unknown = sorted({req for entry in tests.values() for req in entry["req"]} - set(catalogue))
     lines.append("")
     lines += [f"unknown requirement in a mark: {req}" for req in unknown]

@@ -56,6 +56,11 @@ def test_a_marked_test_fails_without_its_mechanism(tmp_path: Path, capsys: pytes
         pytest.skip("no test is marked with a mechanism")
     seed = os.environ.get("INBOUNDS_HONESTY_SEED") or secrets.token_hex(4)
     random.Random(seed).shuffle(pairs)
+    if COUNT != "all":
+        # Of one function's many cases only one, and mechanisms not seen yet before others (the sort is stable).
+        pairs = list({(name.partition("[")[0], mechanism): (name, mechanism) for name, mechanism in pairs}.values())
+        first = {mechanism: pair for pair in reversed(pairs) for mechanism in (pair[1],)}
+        pairs.sort(key=lambda pair: first[pair[1]] != pair)
     wanted = len(pairs) if COUNT == "all" else int(COUNT)
     seen: dict[str, str] = {}
     for name, mechanism in pairs:
