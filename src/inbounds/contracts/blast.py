@@ -7,7 +7,7 @@ from typing import Any
 
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.job import GATEWAY_PORT
-from inbounds.contracts.units import show_duration, show_usd
+from inbounds.contracts.units import show_usd, write_duration
 
 
 def radius(contract: Contract, hosts: tuple[str, ...]) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def radius(contract: Contract, hosts: tuple[str, ...]) -> dict[str, Any]:
         ],
         "can_execute": ["system programs, the interpreter, the dependency layer; nothing that it wrote"],
         "money_at_most": f"${show_usd(limits.budget_micro_usd)}",
-        "time_at_most": show_duration(limits.wall_clock_ms),
+        "time_at_most": write_duration(limits.wall_clock_ms),
         "resources_at_most": (
             f"{limits.processes} processes, {limits.memory_bytes >> 20} MiB memory, {limits.disk_bytes >> 20} MiB disk"
         ),

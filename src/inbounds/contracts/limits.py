@@ -4,6 +4,7 @@ Values narrow from the built-in ceiling through policy, thread, plan and flags; 
 only: the kernel uses it.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 
@@ -11,7 +12,7 @@ from inbounds.contracts import units
 
 
 def _count(text: str | int) -> int:
-    if isinstance(text, bool) or not str(text).isdigit() or int(text) < 1:
+    if isinstance(text, bool) or not re.fullmatch(r"[0-9]{1,15}", str(text)) or int(text) < 1:
         raise ValueError(f"{text!r} is no whole number above 0")
     return int(text)
 
@@ -50,6 +51,12 @@ class LimitRule:
     default: int
     ceiling: int
     why: str
+
+    def written(self, value: int) -> str:
+        """The value as a person may write it; `parse` reads it back."""
+        if self.parse is units.duration:
+            return units.write_duration(value)
+        return units.show_usd(value) if self.parse is units.usd else str(value)
 
 
 RULES: tuple[LimitRule, ...] = (
@@ -96,8 +103,10 @@ DEFAULT = Limits(**{rule.field: rule.default for rule in RULES})
 
 
 def from_json(data: Mapping[str, int]) -> Limits:
-    """Read back what `as_json` wrote; a missing or unknown name is a TypeError."""
-    unknown = set(data) - {f.name for f in fields(Limits)}
-    if unknown:
-        raise TypeError(f"unknown limits {sorted(unknown)}")
-    return Limits(**{name: int(value) for name, value in data.items()})
+    """Read back what `as_json` wrote; a missing or unknown name, or anything but a whole number, is a TypeError."""
+    if not isinstance(data, Mapping) or set(data) != {f.name for f in fields(Limits)}:
+        raise TypeError("limits that are not those of this program")
+    odd = [name for name, value in data.items() if type(value) is not int]
+    if odd:
+        raise TypeError(f"limits that are no whole numbers: {', '.join(odd)}")
+    return Limits(**data)

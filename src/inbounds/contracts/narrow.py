@@ -40,7 +40,7 @@ def narrow_limits(policy: Layer, children: Iterable[Layer]) -> tuple[Limits, dic
                 raise OperatorError(
                     f"{rule.key}: {said} is above what this program allows",
                     where=source,
-                    expected=f"at most {rule.ceiling} ({rule.why})",
+                    expected=f"at most {rule.written(rule.ceiling)} ({rule.why})",
                 )
         for layer in layers:
             said = getattr(layer.limits, rule.key)
@@ -51,7 +51,7 @@ def narrow_limits(policy: Layer, children: Iterable[Layer]) -> tuple[Limits, dic
                 raise OperatorError(
                     f"{rule.key}: {said} widens what {source} allows",
                     where=layer.where(rule.key),
-                    expected=f"at most {text or value}",
+                    expected=f"at most {text or rule.written(value)}",
                     fix=f"lower it, or have the policy's owner raise {rule.key}",
                 )
             value, source, text = child, layer.where(rule.key), str(said)
@@ -79,8 +79,11 @@ def tighter(first: LimitsText, second: LimitsText) -> LimitsText:
     out: dict[str, str | int] = {}
     for rule in RULES:
         said = [v for v in (getattr(first, rule.key), getattr(second, rule.key)) if v is not None]
-        if said:
-            out[rule.key] = min(said, key=rule.parse)
+        try:
+            if said:
+                out[rule.key] = min(said, key=rule.parse)
+        except ValueError as error:
+            raise OperatorError(f"{rule.key}: {error}", expected=f"such as {rule.written(rule.default)}") from None
     return msgspec.convert(out, LimitsText)
 
 
@@ -89,4 +92,6 @@ def _parsed(layer: Layer, key: str, said: str | int) -> int:
     try:
         return rule.parse(said)
     except ValueError as error:
-        raise OperatorError(f"{key}: {error}", where=layer.where(key), expected=f"such as {rule.default}") from None
+        raise OperatorError(
+            f"{key}: {error}", where=layer.where(key), expected=f"such as {rule.written(rule.default)}"
+        ) from None

@@ -4,7 +4,7 @@ Money is an integer of micro-dollars, never a float (STYLE principle 6). Standar
 """
 
 import re
-from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from decimal import ROUND_CEILING, Decimal
 from typing import NewType
 
 MicroUsd = NewType("MicroUsd", int)
@@ -17,18 +17,18 @@ BYTES_PER = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 # 2^53-1: the largest integer that RFC 8785 numbers carry exactly; every unit stays below it.
 INTEGER_MAX = (1 << 53) - 1
 
-_DURATION = re.compile(r"(\d{1,12})(ms|s|m|h|d|w)")
-_SIZE = re.compile(r"(\d{1,12})\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+# Digits are bounded so that no text can make the arithmetic long; ASCII, so that what is read is what was seen.
+_USD = re.compile(r"\$?([0-9]{1,12}(?:\.[0-9]{1,12})?|\.[0-9]{1,12})")
+_DURATION = re.compile(r"([0-9]{1,12})(ms|s|m|h|d|w)")
+_SIZE = re.compile(r"([0-9]{1,15})\s*([kmgt]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
 
 
 def usd(text: str | int) -> MicroUsd:
     """Parse dollars ("5", "0.25") into micro-dollars, rounded up; ValueError if negative or not a number."""
-    try:
-        amount = Decimal(str(text).strip().removeprefix("$"))
-    except InvalidOperation:
-        raise ValueError(f"{text!r} is no amount of dollars such as 5 or 0.25") from None
-    if not amount.is_finite() or amount < 0:
+    match = _USD.fullmatch(str(text).strip())
+    if not match:
         raise ValueError(f"{text!r} is no amount of dollars such as 5 or 0.25")
+    amount = Decimal(match[1])
     micro = int((amount * MICRO_PER_USD).to_integral_value(ROUND_CEILING))
     if micro > INTEGER_MAX:
         raise ValueError(f"{text!r} is more than this program counts ({INTEGER_MAX} micro-dollars)")
@@ -56,15 +56,22 @@ def duration(text: str | int) -> Millis:
 
 
 def show_duration(ms: int) -> str:
-    """Write milliseconds as the two largest units that say something: "1h30m", "45s", "320ms"."""
-    if ms < MS_PER["s"]:
-        return f"{ms}ms"
+    """Write measured milliseconds as the two largest units that say something: "1h30m", "45s", "320ms"."""
+    return "".join(_parts(ms if ms < MS_PER["s"] else ms - ms % MS_PER["s"])[:2]) or "0ms"
+
+
+def write_duration(ms: int) -> str:
+    """Write a limit exactly, so that `duration` reads the same back."""
+    return "".join(_parts(ms)) or "0ms"
+
+
+def _parts(ms: int) -> list[str]:
     out: list[str] = []
-    for unit in ("w", "d", "h", "m", "s"):
+    for unit in ("w", "d", "h", "m", "s", "ms"):
         count, ms = divmod(ms, MS_PER[unit])
         if count:
             out.append(f"{count}{unit}")
-    return "".join(out[:2])
+    return out
 
 
 def size(text: str | int) -> int:

@@ -1,0 +1,273 @@
+"""The loop with a simulated world: records before effects, faults become stops, a stop always goes to its end."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inbounds.contracts.errors import HostError
+from inbounds.contracts.limits import DEFAULT
+from inbounds.journal import chain
+from inbounds.journal.writer import Journal
+from inbounds.kernel import effects as fx
+from inbounds.kernel.decide import decide
+from inbounds.kernel.effects import Effect
+from inbounds.kernel.events import parse
+from inbounds.kernel.state import Phase, State
+from inbounds.run.loop import Loop
+
+STOP = ["CloseDoors", "Freeze", "RecordStop", "Persist", "Kill", "Dispose", "Finish"]
+ACCEPTED = {"limits": DEFAULT.as_json(), "profile": "standard", "required_judges": ["scope", "tests"]}
+
+
+class World:
+    """Carries effects out by writing them down; `faults` maps an effect's name to what it raises."""
+
+    def __init__(self, journal: Path, clock: "Clock", faults: Mapping[str, Exception] | None = None) -> None:
+        self.loop: Loop
+        self.path, self.clock, self.faults = journal, clock, dict(faults or {})
+        self.done: list[str] = []
+        self.known_at: dict[str, list[str]] = {}
+        self.script: dict[str, Callable[[Effect], None]] = {}
+
+    def perform(self, effect: Effect) -> None:
+        name = type(effect).__name__
+        self.done.append(name)
+        self.known_at.setdefault(name, [record.kind for record in chain.records(self.path)])
+        if name in self.faults:
+            raise self.faults[name]
+        if name in self.script:
+            self.script[name](effect)
+        elif isinstance(effect, fx.RunPreflight):
+            self.loop.post("preflight.finished", {"ok": True, "reasons": [], "failing": 1})
+        elif isinstance(effect, fx.StartIteration):
+            self.loop.record("iteration.started", {"n": effect.n})
+            self.loop.post("jail.exited", {"role": "coder", "reason": "exited"})
+        elif isinstance(effect, fx.TakeSnapshot):
+            tree = {"tree": f"t{effect.n}", "changed": 1, "complete": True, "why": ""}
+            self.loop.post("snapshot.taken", {"n": effect.n, **tree})
+        elif isinstance(effect, fx.Judge):
+            for judge in ("scope", "tests"):
+                self.loop.post("verdict", {"judge": judge, "outcome": "PASS", "summary": "", "rules": []})
+            counts = {"progress": True, "acceptance_failing": 0, "failing_after": 0}
+            self.loop.post("iteration.finished", {"n": effect.n, "tree": effect.tree, "changed": True, **counts})
+        elif isinstance(effect, fx.Commit):
+            self.loop.record("commit.made", {"n": effect.n, "commit": "c", "tree": effect.tree})
+        elif isinstance(effect, fx.RecordStop):
+            self.loop.record("stop.decided", {"code": effect.code, "why": effect.why})
+        elif isinstance(effect, fx.Finish):
+            self.loop.record("run.finished", {"code": effect.code.value, "exit": 0})
+        else:
+            self.loop.record("stop.step", {"step": name, "ok": True})
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.ms = 1_700_000_000_000
+
+    def __call__(self) -> int:
+        return self.ms
+
+
+class Run:
+    """One run in a directory of its own, with a real journal."""
+
+    def __init__(self, path: Path, faults: Mapping[str, Exception] | None = None) -> None:
+        self.path = path / "journal.jsonl"
+        self.clock = Clock()
+        self.journal = Journal.open(self.path, at_ms=self.clock.ms)
+        self.loop = Loop(self.journal, self.clock)
+        self.world = World(self.path, self.clock, faults)
+        self.world.loop = self.loop
+
+    def go(self) -> State:
+        self.loop.post("run.accepted", ACCEPTED)
+        done: list[State] = []
+        thread = threading.Thread(target=lambda: done.append(self.loop.run(self.world)), daemon=True)
+        thread.start()
+        thread.join(20)
+        assert done, f"the loop did not end: {self.world.done}"
+        self.journal.close()
+        return done[0]
+
+    def kinds(self) -> list[str]:
+        return [record.kind for record in chain.linked(chain.records(self.path))]
+
+    def stop(self) -> dict[str, Any]:
+        return next(record.data for record in chain.records(self.path) if record.kind == "stop.decided")
+
+
+def test_an_honest_run_ends_done_and_replays(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    state = run.go()
+    assert run.stop()["code"] == "DONE"
+    assert run.kinds()[-1] == "run.finished"
+    replayed = State()
+    for record in chain.records(run.path):
+        event = parse(record.kind, record.data)
+        if event is not None:
+            replayed, _ = decide(replayed, event, record.at_ms)
+    assert replayed == state
+
+
+def test_the_record_stands_before_its_effects_begin(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.go()
+    known = run.world.known_at
+    assert known["RunPreflight"][-1] == "run.accepted"
+    assert known["StartIteration"][-1] == "preflight.finished"
+    assert known["TakeSnapshot"][-1] == "jail.exited"
+    assert known["Judge"][-1] == "snapshot.taken"
+    assert known["Commit"][-1] == "iteration.finished"
+    assert known["CloseDoors"][-1] == "commit.made"
+    assert "stop.decided" in known["Persist"]
+
+
+@pytest.mark.parametrize("effect", ["RunPreflight", "StartIteration", "TakeSnapshot", "Judge", "Commit"])
+@pytest.mark.parametrize("fault", [HostError("no room"), OSError(28, "No space left"), AssertionError("a bug")])
+def test_an_effect_that_fails_stops_the_run(tmp_path: Path, effect: str, fault: Exception) -> None:
+    run = Run(tmp_path, {effect: fault})
+    run.go()
+    assert run.world.done[-8:] == [effect, *STOP]
+    assert run.stop()["code"] == ("STOP_PREFLIGHT_FAILED" if effect == "RunPreflight" else "STOP_HOST_FAILED")
+    assert "part.failed" in run.kinds()
+    assert run.kinds()[-1] == "run.finished"
+
+
+@pytest.mark.parametrize("effect", STOP)
+@pytest.mark.parametrize("fault", [HostError("no room"), OSError(5, "Input/output error"), ValueError("a bug")])
+@pytest.mark.req("E10")
+def test_a_stop_goes_on_past_a_failing_step(tmp_path: Path, effect: str, fault: Exception) -> None:
+    run = Run(tmp_path, {effect: fault})
+    state = run.go()
+    assert run.world.done[-7:] == STOP
+    assert state.phase is Phase.FINISHED
+    assert run.kinds()[-1] == "run.finished"
+    failed = [record.data for record in chain.records(run.path) if record.kind == "effect.failed"]
+    assert [item["effect"] for item in failed] == [effect]
+
+
+def test_the_effects_left_after_a_fault_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inbounds.run import loop as module
+
+    def two(state: State, event: object, at_ms: int) -> tuple[State, tuple[Effect, ...]]:
+        after, effects = decide(state, event, at_ms)  # type: ignore[arg-type] # the loop hands events in
+        first = bool(effects) and isinstance(effects[0], fx.StartIteration)
+        return after, (*effects, fx.HaltAgent("left over")) if first else effects
+
+    monkeypatch.setattr(module, "decide", two)
+    run = Run(tmp_path, {"StartIteration": HostError("no jail")})
+    run.go()
+    assert "HaltAgent" not in run.world.done
+    assert run.world.done[-7:] == STOP
+
+
+def test_a_fault_after_the_last_record_adds_nothing(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+
+    def torn_down(effect: Effect) -> None:
+        run.loop.record("part.failed", {"part": "gateway", "detail": "it died"})
+        raise HostError("the judge's jail is gone")
+
+    run.world.script["Judge"] = torn_down
+    run.go()
+    assert run.kinds()[-1] == "run.finished"
+    assert run.stop()["code"] == "STOP_GATEWAY_FAILED"
+    assert run.world.done.count("Finish") == 1
+
+
+class FullDisk:
+    """The real journal, on a disk that is full for the kinds named."""
+
+    def __init__(self, journal: Journal, full_for: tuple[str, ...]) -> None:
+        self.journal, self.full_for = journal, full_for
+
+    def append(self, kind: str, data: Mapping[str, Any], at_ms: int, *, sync: bool = True) -> object:
+        if kind.startswith(self.full_for):
+            raise HostError("cannot write: No space left on device")
+        return self.journal.append(kind, dict(data), at_ms, sync=sync)
+
+
+def test_nothing_goes_forward_without_its_record(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.loop._journal = FullDisk(run.journal, ("jail.exited", "part."))
+    state = run.go()
+    assert state.phase is Phase.FINISHED
+    assert "TakeSnapshot" not in run.world.done
+    assert run.world.done[-7:] == STOP
+    assert run.stop()["code"] == "STOP_HOST_FAILED"
+    assert "No space left" in run.stop()["why"]
+
+
+def test_a_stop_ends_even_where_nothing_can_be_written(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.loop._journal = FullDisk(run.journal, ("jail.", "part.", "stop.", "effect.", "run.finished"))
+    assert run.go().phase is Phase.FINISHED
+    assert run.world.done[-7:] == STOP
+
+
+def test_a_malformed_record_stops_and_is_kept(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.world.script["TakeSnapshot"] = lambda _: run.loop.post("snapshot.taken", {"n": "one"})
+    run.go()
+    assert run.stop()["code"] == "STOP_HOST_FAILED"
+    assert "malformed" in run.stop()["why"]
+    assert any(record.data == {"n": "one"} for record in chain.records(run.path))
+
+
+@pytest.mark.req("E1")
+def test_the_wall_clock_stops_a_run_that_says_nothing(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+
+    def hang(effect: Effect) -> None:
+        run.clock.ms += DEFAULT.wall_clock_ms
+
+    run.world.script["StartIteration"] = hang
+    begin = time.monotonic()
+    run.go()
+    assert run.stop()["code"] == "STOP_RUNTIME_EXCEEDED"
+    assert "clock.tick" in run.kinds()
+    assert time.monotonic() - begin < 10
+
+
+def test_a_clock_set_back_does_not_lengthen_a_run(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+
+    def back(effect: Effect) -> None:
+        run.clock.ms += DEFAULT.wall_clock_ms - 1
+        run.loop.record("iteration.started", {"n": 1})
+        run.clock.ms -= 5 * DEFAULT.wall_clock_ms
+        run.loop.record("agent.said", {"text": "what time is it?"})
+        run.clock.ms += 5 * DEFAULT.wall_clock_ms + 1
+
+    run.world.script["StartIteration"] = back
+    run.go()
+    times = [record.at_ms for record in chain.records(run.path)]
+    assert times == sorted(times)
+    assert run.stop()["code"] == "STOP_RUNTIME_EXCEEDED"
+
+
+def test_events_posted_by_many_threads_are_all_recorded(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+
+    def flood(effect: Effect) -> None:
+        def chat(who: int) -> None:
+            for line in range(200):
+                run.loop.post("agent.said", {"n": who, "text": str(line)})
+
+        threads = [threading.Thread(target=chat, args=(who,)) for who in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        run.loop.post("operator.stopped", {"who": "ana", "why": "enough"})
+
+    run.world.script["StartIteration"] = flood
+    run.go()
+    assert run.kinds().count("agent.said") == 1_000
+    assert run.stop()["code"] == "STOP_OPERATOR"
