@@ -7,6 +7,7 @@ nothing of paths or trees.
 import contextlib
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -16,6 +17,8 @@ from typing import IO, Self
 from inbounds.contracts.errors import HostError
 from inbounds.store import git
 from inbounds.store.git import CHUNK
+
+HALF_PACK = re.compile(rb"tmp_pack_[A-Za-z0-9]+")
 
 
 def blob_id(content: bytes, object_format: str) -> str:
@@ -102,7 +105,11 @@ class BlobWriter:
             return HostError("git fast-import did not start", where="git")
         with contextlib.suppress(subprocess.TimeoutExpired):  # its words are worth more than its status
             process.wait(10)
-        return git.failed(["fast-import"], process.returncode or 0, os.read(process.stderr.fileno(), CHUNK))
+        words = os.read(process.stderr.fileno(), CHUNK)
+        for name in set(HALF_PACK.findall(words)):  # git leaves it, and it may be what fills the disk
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._git_dir, "objects", "pack", os.fsdecode(name)))
+        return git.failed(["fast-import"], process.returncode or 0, words)
 
     def _close(self) -> None:
         process = self._process

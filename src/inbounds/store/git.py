@@ -25,6 +25,7 @@ OUTPUT_BYTES_MAX = 256 << 20
 # What a person reads of an error; git's own are a few lines.
 STDERR_BYTES_MAX = 64 << 10
 CHUNK = 1 << 16
+DISK_FULL = ("No space left", "Out of diskspace", "quota exceeded")
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Highest precedence in git (`-c`), so that no repository's own config can undo it.
@@ -179,7 +180,7 @@ def status(
 def failed(args: Sequence[str], code: int, stderr: bytes) -> HostError:
     """The error for a git command that ended with a status that nobody asked for."""
     words = stderr.decode("utf-8", "backslashreplace").strip().replace("\n", "; ")[-2000:]
-    fix = "free some disk space, then try again" if "No space left" in words or "quota exceeded" in words else ""
+    fix = "free some disk space, then try again" if any(sign in words for sign in DISK_FULL) else ""
     return HostError(f"git {args[0]} ended with status {code}: {words or 'no message'}", where="git", fix=fix)
 
 
