@@ -5,7 +5,7 @@ Crosses the control channel as one JSON object. Knows nothing of where keys or c
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
@@ -180,6 +180,21 @@ class GatewayConfig:
                 fix="name fewer models for this run",
             )
         return text
+
+    def with_keys(self, value: Any) -> "GatewayConfig":
+        """Put keys in: `{"upstreams": {NAME: {"key": "..."}}}`, other fields ignored; OperatorError where it is none.
+
+        They come over a descriptor that the supervisor passes on unread, apart from the rest.
+        """
+        held = value.get("upstreams") if isinstance(value, dict) else None
+        if not isinstance(held, dict):
+            raise OperatorError("provider keys that can't be read", where="gateway keys")
+        keys = {name: entry.get("key") for name, entry in held.items() if isinstance(entry, dict)}
+        keyed = {
+            name: replace(upstream, key=key) if isinstance(key := keys.get(name), str) else upstream
+            for name, upstream in self.upstreams.items()
+        }
+        return replace(self, upstreams=keyed)
 
     @staticmethod
     def load(value: Any) -> "GatewayConfig":

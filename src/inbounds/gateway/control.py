@@ -45,18 +45,25 @@ class GatewayProcess:
         self.ready: Event = {}
 
     @classmethod
-    def start(cls, config: GatewayConfig, on_event: Callable[[Event], None] | None = None) -> "GatewayProcess":
+    def start(
+        cls,
+        config: GatewayConfig,
+        on_event: Callable[[Event], None] | None = None,
+        *,
+        keys_fd: int | None = None,
+    ) -> "GatewayProcess":
         """Start a gateway and wait until it is sealed and ready (`.ready["seal"]` says what holds).
 
         Nothing secret stands in argv or environment: both are empty but for a descriptor's number. `on_event` runs on a
-        thread of this object; without it the events are kept for `events()`. OperatorError or HostError as the gateway
-        said.
+        thread of this object; without it the events are kept for `events()`. `keys_fd` is a seekable file with
+        `{"upstreams": {NAME: {"key": "..."}}}`, passed on unread; the caller closes its own. OperatorError or
+        HostError as the gateway said.
         """
         message = {"op": "configure", "config": _jsonable(config)}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "inbounds.gateway", "--control-fd", str(theirs.fileno())],
+                _command(theirs.fileno()),
                 env={},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -68,7 +75,7 @@ class GatewayProcess:
         gateway = cls(process, ours, on_event)
         try:
             ours.settimeout(START_SECONDS)
-            channel.send(ours, message)
+            channel.send(ours, message, () if keys_fd is None else (keys_fd,))
             received = channel.receive(ours)
             ours.settimeout(None)
         except (OSError, ValueError) as error:
@@ -203,6 +210,11 @@ class GatewayProcess:
             self._on_event(event)
         else:
             self._events.put(event)
+
+
+def _command(control_fd: int) -> list[str]:
+    """How the program is started: isolated, so that no variable or directory of the operator's changes it."""
+    return [sys.executable, "-I", "-m", "inbounds.gateway", "--control-fd", str(control_fd)]
 
 
 def _answers(asked: str, kind: str) -> bool:

@@ -5,6 +5,7 @@ Order matters: open what is needed, seal, start threads, accept. Knows nothing o
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import time
@@ -28,6 +29,7 @@ from inbounds.gateway.seal import close_inherited, seal, undumpable
 from inbounds.gateway.server import HEADER_BYTES_MAX, HEADERS_MAX, Gateway
 
 CONFIGURE_SECONDS = 30  # for the supervisor to say what this gateway is for
+KEYS_BYTES_MAX = 256 << 10  # keys of every provider that an operator may have
 LISTENERS_MAX = 64  # jails alive at once in one run
 
 
@@ -255,7 +257,10 @@ def run(control_fd: int) -> int:
         return 1
     control.settimeout(None)
     try:
-        config = GatewayConfig.load(received[0].get("config"))
+        message, descriptors = received
+        config = GatewayConfig.load(message.get("config"))
+        for descriptor in descriptors:
+            config = config.with_keys(_read_keys(descriptor))
         parts = _open(config)
     except InboundsError as error:
         channel.send(control, {"event": "failed", "exit": error.exit_code, **error.facts()})
@@ -267,6 +272,17 @@ def run(control_fd: int) -> int:
     finally:
         emitter.stop()
     return 0
+
+
+def _read_keys(descriptor: int) -> Any:
+    """The keys' JSON from the start of a passed file, which is closed here."""
+    try:
+        raw = os.pread(descriptor, KEYS_BYTES_MAX + 1, 0)
+        return json.loads(raw) if len(raw) <= KEYS_BYTES_MAX else None
+    except (OSError, ValueError) as error:
+        raise OperatorError(f"provider keys that can't be read: {type(error).__name__}", where="gateway keys") from None
+    finally:
+        os.close(descriptor)
 
 
 def _event_loop_run(main: Any) -> None:
