@@ -316,7 +316,7 @@ def test_steps_out_of_order_and_a_wrong_disposal_are_found(run: Path) -> None:
         a, b = index(data, "stop.step", "persisted"), index(data, "stop.step", "killed")
         data[a], data[b] = data[b], data[a]
 
-    assert "not in order" in changed(run, swap)["stop sequence"]
+    assert "not in order: killed before persisted" in changed(run, swap)["stop sequence"]
     wrong = changed(run, lambda d: d[index(d, "stop.step", "kept")][1].update(step="reverted"))
     assert "where keep was decided" in wrong["stop sequence"]
 
@@ -329,6 +329,30 @@ def test_a_run_ends_once_with_its_own_code(run: Path) -> None:
     )
     again = changed(run, lambda d: d.append(("iteration.started", {"n": 9})))
     assert "after the end" in again["ending"]
+
+
+def crashed(data: list[tuple[str, dict[str, Any]]], upto: str) -> None:
+    """The supervisor died within the stop; another went through the whole of it again."""
+    n = index(data, "stop.step", upto)
+    again = evidence.stop("DONE", "every acceptance test passes and no judge objects", "keep")
+    data[n + 1 :] = [("journal.recovered", {"holder_pid": 7, "torn": {}}), *again, data[-1]]
+
+
+@pytest.mark.parametrize("upto", ["lease_closed", "frozen", "persisted", "killed", "kept"])
+def test_a_stop_that_was_taken_up_again_after_a_crash_holds(run: Path, upto: str) -> None:
+    assert not changed(run, lambda d: crashed(d, upto))
+
+
+def test_a_second_stop_without_a_crash_or_with_another_code_does_not_hold(run: Path) -> None:
+    again = ("stop.decided", {"code": "DONE", "why": "", "disposal": "keep"})
+    found = changed(run, lambda d: d.insert(index(d, "stop.step", "kept"), again))
+    assert "second stop step stop.decided" in found["stop sequence"]
+
+    def other(data: list[tuple[str, dict[str, Any]]]) -> None:
+        crashed(data, "kept")
+        next(d for k, d in reversed(data) if k == "stop.decided")["code"] = "STOP_OPERATOR"
+
+    assert "another stop" in changed(run, other)["stop sequence"]
 
 
 def test_an_unfinished_run_does_not_verify(run: Path) -> None:

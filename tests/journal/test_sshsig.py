@@ -87,8 +87,8 @@ def test_a_key_with_a_passphrase_is_used_through_the_agent_only(env: dict[str, s
     subprocess.run(["ssh-add", "-q", str(bare)], env=env, check=True)
     key = sshsig.operator_key(env=env)
     assert key.source == "ssh-agent"
-    signature = sshsig.sign(key, b"x", sshsig.RESUME, env)
-    assert sshsig.verify(b"x", signature, sshsig.RESUME, "me", {"me": key.public})
+    signature = sshsig.sign(key, b"x", sshsig.APPROVAL, env)
+    assert sshsig.verify(b"x", signature, sshsig.APPROVAL, "me", {"me": key.public})
 
 
 @pytest.fixture

@@ -5,9 +5,14 @@ iteration and no jail but a judge's starts after the stop event; no tool call or
 closed. What was in flight then may still be settled and is recorded later: a record's own `ms` tells when it began.
 """
 
+from itertools import pairwise
+
 from inbounds.journal.chain import Record
 
 STEPS = ("lease_closed", "frozen", "persisted", "killed", "disposed")
+PLACES = frozenset({*STEPS, "stop.decided"})
+# The event may stand before or behind the first two steps: doors are closed at once, the disk comes after.
+BEFORE = (*pairwise(STEPS), ("stop.decided", "persisted"), ("stop.decided", "killed"), ("stop.decided", "disposed"))
 DISPOSED = {"keep": "kept", "revert": "reverted", "quarantine": "quarantined"}
 # Without a cgroup of its own a rootless run has no freezer: the kill is the freeze.
 REQUIRED = frozenset({"lease_closed", "persisted", "killed", "disposed"})
@@ -16,36 +21,59 @@ JUDGES = frozenset({"tester", "reviewer", "security"})
 
 
 def stop_faults(records: list[Record]) -> list[str]:
-    """What does not hold, in words; [] for a stop in order, and for a journal that has no stop event yet."""
+    """What does not hold, in words; [] for a stop in order, and for a journal that has no stop event yet.
+
+    A supervisor that died within the stop is followed by one that goes through the whole sequence again: repeats are
+    in order only behind a `journal.recovered`, and the last pass must be complete.
+    """
     stop = next((r for r in records if r.kind == "stop.decided"), None)
     if stop is None:
         return []
-    return [*_order(records, stop), *_later(records, stop)]
+    passes = [found for found in _passes(records) if found]
+    faults = [fault for found in passes for fault in _order(found, stop)]
+    missing = REQUIRED - {_name(record) for record in passes[-1]}
+    faults += [f"stop step {name} is missing" for name in STEPS if name in missing]
+    return [*faults, *_later(records, stop)]
 
 
-def _order(records: list[Record], stop: Record) -> list[str]:
+def _passes(records: list[Record]) -> list[list[Record]]:
+    """The records of the stop, split where another writer took the journal over."""
+    passes: list[list[Record]] = [[]]
+    for record in records:
+        if record.kind == "journal.recovered":
+            passes.append([])
+        elif record.kind in ("stop.step", "stop.decided"):
+            passes[-1].append(record)
+    return passes
+
+
+def _name(record: Record) -> str:
+    if record.kind == "stop.decided":
+        return record.kind
+    step = str(record.data.get("step"))
+    return "disposed" if step in DISPOSED.values() else step
+
+
+def _order(found: list[Record], stop: Record) -> list[str]:
     faults: list[str] = []
     at: dict[str, int] = {}
-    for record in (r for r in records if r.kind == "stop.step"):
-        step = str(record.data.get("step"))
-        name = "disposed" if step in DISPOSED.values() else step
-        if name not in STEPS or name in at:
-            faults.append(f"record {record.seq}: {'second' if name in at else 'unknown'} stop step {step}")
+    for record in found:
+        name, step = _name(record), str(record.data.get("step"))
+        if name not in PLACES or name in at:
+            faults.append(f"record {record.seq}: {'second' if name in at else 'unknown'} stop step {name}")
             continue
         at[name] = record.seq
+        if name == "stop.decided":
+            if any(record.data.get(key) != stop.data.get(key) for key in ("code", "disposal")):
+                faults.append(f"record {record.seq}: another stop than record {stop.seq} decided")
+            continue
         if record.data.get("ok") is not True:
             faults.append(f"record {record.seq}: stop step {step} failed: {record.data.get('detail', '')}"[:200])
         if name == "disposed" and DISPOSED.get(str(stop.data.get("disposal"))) != step:
             faults.append(f"record {record.seq}: {step}, where {stop.data.get('disposal')} was decided")
-    faults += [f"stop step {name} is missing" for name in STEPS if name in REQUIRED and name not in at]
-    order = [at[name] for name in STEPS if name in at]
-    if order != sorted(order):
-        faults.append("the stop's steps are not in order")
-    faults += [
-        f"{name} before the stop event"
-        for name in ("persisted", "killed", "disposed")
-        if at.get(name, stop.seq + 1) < stop.seq
-    ]
+    for early, late in BEFORE:
+        if early in at and late in at and at[early] > at[late]:
+            faults.append(f"the stop is not in order: {late} before {early}")
     return faults
 
 
@@ -54,7 +82,7 @@ def _later(records: list[Record], stop: Record) -> list[str]:
     closed = next((r for r in records if r.kind == "stop.step" and r.data.get("step") == "lease_closed"), None)
     for record in records:
         after_stop = record.seq > stop.seq
-        if after_stop and record.kind in ("iteration.started", "gateway.started", "broker.started"):
+        if after_stop and record.kind in ("iteration.started", "broker.started", "gateway.started"):
             faults.append(f"record {record.seq}: {record.kind} after the stop")
         if after_stop and record.kind == "jail.started" and record.data.get("role") not in JUDGES:
             faults.append(f"record {record.seq}: a jail of role {record.data.get('role')} after the stop")

@@ -17,8 +17,8 @@ from pathlib import Path
 from inbounds.contracts.errors import HostError, OperatorError
 
 # One namespace per kind of statement (PROTOCOL.sshsig): a signature for one can't be replayed as another.
-PLAN, APPROVAL, RESUME, PROMOTION = "inbounds-plan", "inbounds-approval", "inbounds-resume", "inbounds-promotion"
-NAMESPACES = frozenset({PLAN, APPROVAL, RESUME, PROMOTION})
+PLAN, APPROVAL = "inbounds-plan", "inbounds-approval"
+NAMESPACES = frozenset({PLAN, APPROVAL})
 
 # A person may have to touch a security key or type a passphrase.
 SIGN_SECONDS, VERIFY_SECONDS = 120, 20
