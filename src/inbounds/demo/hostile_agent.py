@@ -105,7 +105,8 @@ def main() -> int:
         except OSError as fault:
             outcome, detail = "denied", f"{type(fault).__name__}: {fault}"
         print(json.dumps({"step": step, "tried": tried, "outcome": outcome, "detail": detail}), flush=True)
-    time.sleep(float(sys.argv[1]) if len(sys.argv) > 1 else LINGER_S)
+    # an agent's first argument is its task file: whatever is no number means the usual time
+    time.sleep(float(sys.argv[1]) if sys.argv[1:] and sys.argv[1].isdigit() else LINGER_S)
     return 0
 
 

@@ -33,9 +33,9 @@ def signer_name(operators: dict[str, str], public_key: str) -> str:
     )
 
 
-def me(operators: dict[str, str]) -> tuple[str, sshsig.OperatorKey]:
-    """The operator at the keyboard: the name by which policy knows their key, and the key."""
-    key = sshsig.operator_key()
+def me(operators: dict[str, str], key: sshsig.OperatorKey | None = None) -> tuple[str, sshsig.OperatorKey]:
+    """The operator at the keyboard (or with `key`): the name by which policy knows their key, and the key."""
+    key = key or sshsig.operator_key()
     return signer_name(operators, key.public), key
 
 
@@ -57,9 +57,15 @@ def signed_by(statement: dict[str, Any], armored: str, operators: dict[str, str]
     return next((name for name in operators if sshsig.verify(message, armored, namespace, name, operators)), "")
 
 
-def sign(home: Home, statement: dict[str, Any], operators: dict[str, str], extra: Path | None = None) -> str:
+def sign(
+    home: Home,
+    statement: dict[str, Any],
+    operators: dict[str, str],
+    extra: Path | None = None,
+    key: sshsig.OperatorKey | None = None,
+) -> str:
     """Sign a start statement as the operator at the keyboard and keep it; returns the armored signature."""
-    _, key = me(operators)
+    _, key = me(operators, key)
     armored = sshsig.sign(key, canonical(statement), START_NAMESPACE)
     (home.signed / f"{digest(statement)}.sig").write_text(armored, encoding="ascii")
     if extra is not None:
@@ -67,7 +73,14 @@ def sign(home: Home, statement: dict[str, Any], operators: dict[str, str], extra
     return armored
 
 
-def authorize(home: Home, contract: Contract, *, ask: Callable[[], bool] | None, extra: Path | None = None) -> Contract:
+def authorize(
+    home: Home,
+    contract: Contract,
+    *,
+    ask: Callable[[], bool] | None,
+    extra: Path | None = None,
+    key: sshsig.OperatorKey | None = None,
+) -> Contract:
     """The contract with a valid signature in it.
 
     `ask` shows what is to be signed and returns whether the person agrees; None means --yes: only a signature that is
@@ -87,7 +100,7 @@ def authorize(home: Home, contract: Contract, *, ask: Callable[[], bool] | None,
     else:
         if not ask():
             raise RefusedError("not signed, so nothing was started", where=contract.plan.plan_id)
-        armored = sign(home, statement, contract.operator_keys)
+        armored = sign(home, statement, contract.operator_keys, key=key)
     name = signed_by(statement, armored, contract.operator_keys, START_NAMESPACE)
     if not name:
         raise OperatorError("the signature does not verify", where=contract.plan.plan_id, fix="inbounds plan sign")

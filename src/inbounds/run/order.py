@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from inbounds.agents.profile import AgentProfile
+from inbounds.agents import registry
+from inbounds.agents.profile import AgentProfile, Install
 from inbounds.contracts.blast import radius
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.documents import LimitsText
@@ -21,6 +22,7 @@ from inbounds.discover import repository
 from inbounds.gateway.config import Format
 from inbounds.gateway.keys import KeyStore
 from inbounds.gateway.settings import keys_for, load_settings
+from inbounds.journal.sshsig import OperatorKey
 from inbounds.run import authorize, bind, choose, documents, layer
 from inbounds.run.base import find_base, place
 from inbounds.run.home import Home
@@ -80,6 +82,8 @@ def order(
     *,
     gateway: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
     say: Callable[[str], None] = lambda _: None,
+    key: OperatorKey | None = None,
+    install: Install | None = None,
 ) -> Ordered:
     """Bind; `gateway` (settings, keys) replaces the operator's provider (demo and tests bring a model server)."""
     top, thread = place(asked.directory)
@@ -90,10 +94,13 @@ def order(
         raise _nothing_to_accept(home, top, found)
     base = find_base(top, found, home)
     operators = {person.name: person.key for person in found.policy.operators}
-    operator, _ = authorize.me(operators)
+    operator, _ = authorize.me(operators, key)
     work = bind.choose_work(found, asked.wish, base, found.config.owner)
     name = asked.wish.agent or work.plan.agent or ""
-    profile, install = choose.choose(name, found.policy.agents)
+    if install is None:
+        profile, install = choose.choose(name, found.policy.agents)
+    else:
+        profile = registry.profile(install.name)
     model = asked.wish.model or work.plan.model or MODELS.get(install.name, "")
     served, keys = gateway or _provider(home, profile, model)
     layer.ensure(home, layer.need(base.store, base.tree, thread), say)
