@@ -164,7 +164,7 @@ def workbench(home: Home, contract: Contract, store: Store, run_dir: Path, crew:
         prefixes=(contract.thread, *contract.interfaces),
         limits=jail_limits(contract),
         layer=layer_path(home, contract),
-        binds=tuple(Bind(path, path, executable=True) for path in tools.binds),
+        binds=tuple(Bind(host, inside, executable=True) for host, inside in tools.binds),
     )
 
 
