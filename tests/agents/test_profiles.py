@@ -96,12 +96,10 @@ def test_codex_behind_its_shim_brings_its_whole_package(tmp_path):
     assert install is not None
     assert install.version == "0.169.0"
     launch = profile.launch(install, AgentTask("p", "m", "token", "/work/t"))
-    root = str(Path(install.path).parents[1])
-    assert launch.binds == ((root, "/opt/inbounds/agent/codex"),)
-    assert set(launch.executables) == {
-        "/opt/inbounds/agent/codex/bin/codex",
-        "/opt/inbounds/agent/codex/bin/codex-code-mode-host",
-    }
+    root, place = Path(install.path).parents[1], "/opt/inbounds/agent/codex"
+    programs = ("bin/codex", "bin/codex-code-mode-host")
+    assert set(launch.executables) == {f"{place}/{name}" for name in programs}
+    assert set(launch.binds) == {(f"{root}/{name}", f"{place}/{name}") for name in (*programs, "codex-package.json")}
 
 
 def test_codex_that_stands_alone_brings_itself_only(tmp_path):

@@ -29,9 +29,9 @@ TOKEN_VARIABLE = "INBOUNDS_TOKEN"  # noqa: S105 - the name of a variable, not a 
 LIMIT_WORDS = ("402", "403")
 TOOL_SECONDS_MAX = 900
 
-# Features that contact somebody else, spend by themselves, or make a request unreadable to the gateway. In the file and
+# Features that contact somebody else or make a request unreadable to the gateway. In the file and
 # not as flags: a flag that some version does not know is an error, an unknown key is not.
-OFF = ("plugins", "apps", "remote_plugin", "enable_request_compression", "multi_agent")
+OFF = ("plugins", "apps", "remote_plugin", "enable_request_compression")
 
 
 class Codex:
@@ -55,8 +55,9 @@ class Codex:
         program = Path(install.path)
         place = f"{task.programs}/codex"
         root = _root(program)
-        bind = (str(root), place) if root else (install.path, f"{place}/{PROGRAMS[0]}")
-        inside = [str(path.relative_to(root)) for path in _programs(program)] if root else [PROGRAMS[0]]
+        # File by file: the package has programs that no run needs, a sandbox of its own and a voice host among them.
+        binds = {str(one): f"{place}/{one.relative_to(root) if root else PROGRAMS[0]}" for one in _programs(program)}
+        layout = ((str(root / LAYOUT), f"{place}/{LAYOUT}"),) if root else ()
         argv = (
             f"{place}/{PROGRAMS[0]}",
             "exec",
@@ -72,8 +73,8 @@ class Codex:
             argv=argv,
             env=env,
             files={".codex/config.toml": _config(task).encode()},
-            binds=(bind,),
-            executables=tuple(f"{place}/{path}" for path in inside),
+            binds=(*binds.items(), *layout),
+            executables=tuple(binds.values()),
         )
 
     def read(self, stdout: bytes, stderr: bytes, exit_code: int) -> AgentOutcome:
