@@ -153,8 +153,8 @@ def test_kill_9_between_forward_and_settle_keeps_the_charge(launch, provider, mo
         altered(
             monkeypatch,
             "from inbounds.gateway import ledger; reserve = ledger.Account.reserve; "
-            "ledger.Account.reserve = lambda self, *a: ((lambda g: (self._db.executescript("
-            "'COMMIT; BEGIN; UPDATE scope SET reserved_micro_usd = 0; DELETE FROM reservation'), g)[1])(reserve(self, *a)))",
+            "ledger.Account.reserve = lambda self, *a: (reserve(self, *a), self._db.execute('DELETE FROM reservation'), "
+            "self._db.execute('UPDATE scope SET reserved_micro_usd = 0, reserved_tokens = 0'))[0]",
         )
     gateway = launch()
     asking = threading.Thread(target=lambda: _quiet(gateway.ask), daemon=True)

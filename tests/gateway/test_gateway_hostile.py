@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def test_malformed_requests_get_a_clean_answer_and_cost_nothing(launch, provider
         "not HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     }
     for name, data in cases.items():
-        assert raw(gateway, data).startswith(b"HTTP/1.1 4"), name
+        assert re.match(rb"HTTP/1.[01] 4", raw(gateway, data)), name
     assert not provider.seen
     assert gateway.ask().status == 200
 

@@ -82,6 +82,8 @@ class Exchange:
             if isinstance(reply, Refusal):
                 return self.refuse(reply)
             self.desk.lease.replace_abort(number, reply.close)
+            if self.desk.lease.closed:  # it closed between the reply's headers and this line
+                reply.close()
             try:
                 return await self._pass_on(http, reply)
             finally:
@@ -131,7 +133,7 @@ class Exchange:
         except (aiohttp.ClientError, TimeoutError, BrokenReplyError):
             body = b""
         self.bytes_in = len(body)
-        if reply.status // 100 == REFUSED_CLASS or reply.status in UNBILLED_SERVER_ERRORS:
+        if reply.status // 100 in {REDIRECT_CLASS, REFUSED_CLASS} or reply.status in UNBILLED_SERVER_ERRORS:
             await self._release(f"the provider answered {reply.status}")
         else:
             await self._doubt(f"the provider answered {reply.status}")

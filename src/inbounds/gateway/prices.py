@@ -6,7 +6,7 @@ number as pico-dollars per token, so that every sum here is an exact integer, ro
 
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from inbounds.gateway.config import GatewayConfig, Model, PriceOverride, Upstream
@@ -93,7 +93,8 @@ def _rate(price: Any, what: str) -> Rate:
 def _pico(price: Decimal, what: str) -> int:
     if not price.is_finite() or price < 0:
         raise UnknownPriceError(f"{what} is {price}")
-    return -int(-(price * PICO_PER_MICRO) // 1)  # rounded up: a price finer than a pico-dollar is no reason to lose
+    # rounded up: a price finer than a pico-dollar is no reason to lose
+    return int((price * PICO_PER_MICRO).to_integral_value(ROUND_CEILING))
 
 
 def _dearer(rates: list[Rate]) -> Rate:

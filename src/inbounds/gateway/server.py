@@ -251,16 +251,21 @@ class Gateway:
         upstream = self.config.upstreams[model.upstream]
         body = msgspec.json.encode({**request.body, "model": model.upstream_model})
         started = time.monotonic()
-        sending = asyncio.ensure_future(
-            self.desk.forwarder.post(upstream, request.wire, COUNT_TOKENS + query, body, http.headers)
-        )
-        number = self.desk.lease.enter(sending.cancel)
+
+        async def ask() -> tuple[aiohttp.ClientResponse, bytes]:
+            target = COUNT_TOKENS + query
+            async with await self.desk.forwarder.post(upstream, request.wire, target, body, http.headers) as reply:
+                return reply, await read_limited(reply, ERROR_BYTES_MAX)
+
+        asking = asyncio.ensure_future(ask())
+        number = self.desk.lease.enter(asking.cancel)
         try:
-            reply = await sending
-            try:
-                answer = await read_limited(reply, ERROR_BYTES_MAX)
-            finally:
-                reply.release()
+            reply, answer = await asking
+        except asyncio.CancelledError:
+            refused = self.desk.lease.refusal()
+            if refused is None or not asking.cancelled():
+                raise
+            return self._refuse(refused, request.wire, request.model)
         except (aiohttp.ClientError, TimeoutError, BrokenReplyError):
             refusal = Refusal(502, "upstream_unreachable", f"{upstream.name} can't be reached.", retry_after_s=5)
             return self._refuse(refusal, request.wire, request.model)
