@@ -50,6 +50,7 @@ def _install(name: str, place: Path) -> None:
             env=env,
             check=False,
         )
+        shutil.rmtree(place / ".npm", ignore_errors=True)  # npm's own cache is of no further use
         if done.returncode != 0:
             pytest.skip(f"npm could not install {PACKAGES[name]}: {done.stderr.strip()[-300:]}")
 

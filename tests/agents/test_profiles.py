@@ -115,7 +115,7 @@ def test_codex_that_stands_alone_brings_itself_only(tmp_path):
 @pytest.mark.parametrize("name", ["claude", "codex", "reference"])
 def test_the_token_stands_in_no_argument_and_nothing_of_the_host_is_named(name):
     profile = registry.profile(name)
-    install = Install(name, "1", "/home/somebody/secret-place/bin/program", "0" * 64, profile.format)
+    install = Install(name, "1", "/srv/somebody/secret-place/bin/program", "0" * 64, profile.format)
     task = AgentTask('say "hi"\n$(id)', "m-1", "the-run-token-0123", "/work/billing")
     launch = profile.launch(install, task)
     assert not [part for part in launch.argv if task.token in part]

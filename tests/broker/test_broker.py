@@ -115,6 +115,23 @@ def test_refuses_what_is_not_declared(desk, name, arguments):
     assert desk.calls == []
 
 
+@pytest.mark.req("C5")
+@pytest.mark.without("tool-allowlist")
+def test_a_tool_that_is_not_declared_does_not_exist():
+    shell = Tool("shell", "Run a command.", {"type": "object", "properties": {"command": {"type": "string"}}})
+    declared = (TESTS, shell) if os.environ.get("INBOUNDS_TEST_WITHOUT") == "tool-allowlist" else (TESTS,)
+    desk = Desk(*declared)
+    try:
+        listed = desk.rpc("tools/list")[1]["result"]["tools"]
+        assert [tool["name"] for tool in listed] == ["run_tests"]
+        desk.rpc("tools/call", {"name": "shell", "arguments": {"command": "id"}})
+        desk.ask("/tools/shell", {"command": "id"})
+        desk.rpc("tools/call", {"name": "run_tests", "arguments": {"path": "tests", "command": "id"}})
+        assert desk.calls == []
+    finally:
+        desk.broker.stop()
+
+
 def test_refuses_without_the_runs_token(desk):
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "run_tests"}}
     for token in ("", "wrong", TOKEN + "x", TOKEN[:-1], "é"):
