@@ -80,8 +80,8 @@ def refusal(message: bytes, end: int) -> bytes:
 class Resolver:
     """Answers on one socket in a thread of its own until closed.
 
-    `asked` is called from that thread with each different question, at most NAMES_MAX times. `malformed` counts messages
-    that were no question; `queries` counts all.
+    `asked` is called from that thread with each different question, at most NAMES_MAX times. `malformed` counts those
+    messages that were no question; `queries` counts all.
     """
 
     def __init__(self, listener: socket.socket, asked: Callable[[Question], None]) -> None:
