@@ -54,15 +54,15 @@ def _table(played: list[dict[str, object]]) -> None:
     from rich.table import Table
 
     table = Table(title="What the three acts came to")
-    for name in ("act", "stopped with", "iterations", "failing tests", "spent of", "escaped", "verified"):
-        table.add_column(name)
+    for name in ("act", "stopped with", "iter.", "failing", "spent of", "escaped", "verified"):
+        table.add_column(name, no_wrap=name in ("stopped with", "spent of"))
     for number, act in enumerate(played, 1):
         table.add_row(
             str(number),
             str(act["stop_code"]),
             str(act["iterations"]),
             f"{act['tests_failing_before']} → {act['tests_failing_after']}",
-            f"${act['cost_usd']} / ${act['budget_usd']}",
+            f"${act['cost_usd']:.4f} / {act['budget_usd']:.2f}",
             str(len(act["escaped"]) if isinstance(act["escaped"], list) else "?"),
             "yes" if act["verified"] else "NO",
         )

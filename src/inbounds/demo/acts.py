@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Act:
     script: str
     expected: str
     program: str = ""
-    limits: LimitsText = LimitsText()
+    limits: LimitsText = field(default_factory=LimitsText)
 
 
 ACTS = (
@@ -74,7 +74,7 @@ def play(home: Home, act: Act, on: stage.Stage, say: Callable[[str], None], live
     run_id = run_dir.name
     escaped += [f"process {pid} is still alive" for pid in outside.processes_of(run_id)]
     escaped += [f"{place} is still mounted" for place in outside.mounts_of(run_id)]
-    return facts(home, run_dir, escaped)
+    return facts(run_dir, escaped)
 
 
 def provider(server: ModelServer) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -138,7 +138,7 @@ def _install(act: Act) -> Install | None:
     return replace(found, path=str(program), sha256=npm.sha256(program))
 
 
-def facts(home: Home, run_dir: Path, escaped: list[str]) -> dict[str, Any]:
+def facts(run_dir: Path, escaped: list[str]) -> dict[str, Any]:
     """What the journal says of one act, and whether it verifies."""
     found: dict[str, Any] = {"iterations": 0, "commits": [], "spent": 0, "failing": [], "before": 0, "exit": 1}
     for record in chain.records(run_dir / launch.JOURNAL):
@@ -186,7 +186,7 @@ def verified(home: Home, run_id: str) -> bool:
 
 
 def control() -> list[str]:
-    """The hostile agent's file steps that succeed without a jail; OperatorError if none does: then act 2 shows nothing."""
+    """The hostile agent's file steps that succeed without a jail; OperatorError if none does."""
     scratch = Path(tempfile.mkdtemp(prefix="inbounds-control-"))
     try:
         done = outside.control(scratch)

@@ -46,8 +46,8 @@ def processes_of(word: str) -> list[int]:
             continue
         for part in ("cmdline", "environ", "cwd"):
             try:
-                path = f"/proc/{name}/{part}"
-                content = os.readlink(path).encode() if part == "cwd" else Path(path).read_bytes()
+                place = f"/proc/{name}/{part}"
+                content = os.readlink(place).encode() if part == "cwd" else Path(place).read_bytes()
             except OSError:
                 continue  # it ended, or is not ours to look at
             if word.encode() in content:

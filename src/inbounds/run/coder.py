@@ -48,7 +48,8 @@ class Coder:
         scratch = self.logs / f"agent-{n}"
         scratch.mkdir(mode=0o700, exist_ok=True)
         jail = self.crew.open(self._spec(prompt, volume, deadline_ms), scratch)
-        resolver = Resolver(jail.listeners["resolver"], self._asked)
+        names: set[str] = set()
+        resolver = Resolver(jail.listeners["resolver"], lambda question: self._asked(question, names))
         try:
             self.gateway.begin_iteration(n)
             self.gateway.attach(jail.listeners["gateway"], ROLE)
@@ -71,7 +72,11 @@ class Coder:
         outcome = self.profile.read(stdout, stderr, 0)
         self.post("agent.said", {"n": n, "text": outcome.said or outcome.detail, "ok": outcome.ok})
 
-    def _asked(self, question: Question) -> None:
+    def _asked(self, question: Question, names: set[str]) -> None:
+        """One denial a name and iteration: that both address families were asked for says nothing more."""
+        if question.name in names:
+            return
+        names.add(question.name)
         self.post("denial", {"kind": "name", "what": "name", "detail": question.name, "sensitive": False})
 
     def _spec(self, prompt: str, volume: Volume, deadline_ms: int) -> JailSpec:
