@@ -121,6 +121,8 @@ def test_a_tool_that_is_not_declared_does_not_exist():
     shell = Tool("shell", "Run a command.", {"type": "object", "properties": {"command": {"type": "string"}}})
     declared = (TESTS, shell) if os.environ.get("INBOUNDS_TEST_WITHOUT") == "tool-allowlist" else (TESTS,)
     desk = Desk(*declared)
+    refused = []
+    desk.broker.on_refused(lambda tool, why: refused.append((tool, why)))
     try:
         listed = desk.rpc("tools/list")[1]["result"]["tools"]
         assert [tool["name"] for tool in listed] == ["run_tests"]
@@ -128,6 +130,9 @@ def test_a_tool_that_is_not_declared_does_not_exist():
         desk.ask("/tools/shell", {"command": "id"})
         desk.rpc("tools/call", {"name": "run_tests", "arguments": {"path": "tests", "command": "id"}})
         assert desk.calls == []
+        desk.broker.close()  # what was refused before is told before
+        assert [tool for tool, _ in refused] == ["shell", "shell", "run_tests"]
+        assert "'command' is no argument" in refused[-1][1]
     finally:
         desk.broker.stop()
 

@@ -4,7 +4,6 @@ A profile is imported when it is asked for. Knows nothing of which one a run use
 """
 
 import importlib
-import importlib.metadata
 
 from inbounds.agents.profile import AgentProfile
 from inbounds.contracts.errors import OperatorError
@@ -20,7 +19,9 @@ BUILT_IN = {
 
 def names() -> tuple[str, ...]:
     """Give every agent that can be asked for."""
-    added = importlib.metadata.entry_points(group=GROUP).names
+    from importlib import metadata
+
+    added = metadata.entry_points(group=GROUP).names
     return tuple(sorted({*BUILT_IN, *added}))
 
 
@@ -30,7 +31,9 @@ def profile(name: str) -> AgentProfile:
         module, _, attribute = BUILT_IN[name].partition(":")
         built_in: AgentProfile = getattr(importlib.import_module(module), attribute)
         return built_in
-    for entry in importlib.metadata.entry_points(group=GROUP, name=name):
+    from importlib import metadata
+
+    for entry in metadata.entry_points(group=GROUP, name=name):
         added: AgentProfile = entry.load()
         return added
     raise OperatorError(f"no agent {name!r}", expected=f"one of {', '.join(names())}")

@@ -42,7 +42,7 @@ def shortened(body: dict[str, Any], key: str) -> dict[str, Any]:
     text = str(body[key])
     keep = len(text)
     cut = body
-    while len(json.dumps(cut, separators=(",", ":")).encode()) > DATAGRAM_BYTES_MAX:
+    while keep and len(json.dumps(cut, separators=(",", ":")).encode()) > DATAGRAM_BYTES_MAX:
         keep = keep * 3 // 4
         half = keep // 2
         cut = body | {key: f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[len(text) - half :]}"}

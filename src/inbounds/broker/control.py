@@ -47,6 +47,7 @@ class BrokerProcess:
         self._send = threading.Lock()
         self._call_back: Callable[[Call], None] | None = None
         self._gone_back: Callable[[], None] | None = None
+        self._refused_back: Callable[[str, str], None] | None = None
         self._early: list[Call] = []
         self._calls = threading.Lock()
         self._fault = ""
@@ -108,6 +109,10 @@ class BrokerProcess:
         for call in early:
             callback(call)
 
+    def on_refused(self, callback: Callable[[str, str], None]) -> None:
+        """Hear of calls that were refused: (tool, why), both the agent's words in part. The first hundred are told."""
+        self._refused_back = callback
+
     def on_gone(self, callback: Callable[[], None]) -> None:
         """Hear when the broker dies without having been stopped."""
         self._gone_back = callback
@@ -155,16 +160,19 @@ class BrokerProcess:
                 )
 
     def _read(self) -> None:
-        while True:
-            try:
-                message = channel.receive(self._sock)
-            except (channel.ChannelError, OSError):
-                message = None
-            if message is None:
-                break
-            self._dispatch(message.body)
-        if not self._stopping and self._gone_back is not None:
-            self._gone_back()
+        try:
+            while (message := self._next()) is not None:
+                self._dispatch(message.body)
+        finally:
+            # A callback that failed ends this thread, too, and then nobody would hear the broker any more.
+            if not self._stopping and self._gone_back is not None:
+                self._gone_back()
+
+    def _next(self) -> channel.Message | None:
+        try:
+            return channel.receive(self._sock)
+        except (channel.ChannelError, OSError):
+            return None  # no broker of ours sends that: it is as good as dead
 
     def _dispatch(self, body: dict[str, Any]) -> None:
         event = body.get("event")
@@ -177,6 +185,8 @@ class BrokerProcess:
             if callback is not None:
                 callback(call)
             return
+        if event == "refused" and self._refused_back is not None:
+            self._refused_back(str(body["tool"]), str(body["why"]))
         if event == "ready":
             self.sealed = dict(body["sealed"])
         if event == "fault":
