@@ -205,6 +205,13 @@ def test_a_failed_night_has_an_honest_page(tmp_path: Path, length: int) -> None:
     assert "The evidence of this run does not hold" in words
 
 
+def test_a_run_that_ended_before_its_first_iteration_says_where_it_started(tmp_path: Path) -> None:
+    steps = [*evidence.good_run()[:4], *evidence.stop("STOP_OPERATOR", "Dana: enough", "revert")]
+    words = made(evidence.write(tmp_path, [*steps, ("run.finished", {"code": "STOP_OPERATOR", "exit": 1})])).words()
+    assert "5 at the start" in words
+    assert "No iteration finished." in words
+
+
 def test_a_tampered_journal_puts_an_alarm_on_top(run: Path) -> None:
     path = run / "journal.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"cost_micro_usd":41000', b'"cost_micro_usd":40000', 1))

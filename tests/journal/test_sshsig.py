@@ -4,6 +4,8 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,9 +24,13 @@ def env(tmp_path: Path) -> dict[str, str]:
     return {"HOME": str(home), "PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1"}
 
 
+def run_keygen(*arguments: str) -> None:
+    subprocess.run([*sshsig._with_an_account(), "ssh-keygen", "-q", *arguments], check=True)
+
+
 def keygen(path: Path, phrase: str = "") -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", phrase, "-f", str(path)], check=True)
+    run_keygen("-t", "ed25519", "-N", phrase, "-f", str(path))
 
 
 def git(env: dict[str, str], name: str, value: str) -> None:
@@ -83,7 +89,7 @@ def test_a_key_with_a_passphrase_is_used_through_the_agent_only(env: dict[str, s
     env["SSH_AUTH_SOCK"] = agent
     bare = Path(env["HOME"]) / "bare"
     shutil.copy(path, bare)
-    subprocess.run(["ssh-keygen", "-q", "-p", "-P", "secret phrase", "-N", "", "-f", str(bare)], check=True)
+    run_keygen("-p", "-P", "secret phrase", "-N", "", "-f", str(bare))
     subprocess.run(["ssh-add", "-q", str(bare)], env=env, check=True)
     key = sshsig.operator_key(env=env)
     assert key.source == "ssh-agent"
@@ -117,6 +123,33 @@ def test_without_ssh_keygen_the_line_to_type_is_said(env: dict[str, str], monkey
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(HostError, match="apt-get install openssh-client"):
         sshsig.operator_key(env=env)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a uid without an account")
+def test_a_uid_without_an_account_signs_and_verifies() -> None:
+    """A container started with --user: ssh-keygen by itself says "No user exists for uid"."""
+    script = """
+import os, sys
+os.setgroups([]); os.setgid(4242); os.setuid(4242)
+from inbounds.journal import sshsig
+env = {"HOME": sys.argv[1], "PATH": os.environ["PATH"]}
+key = sshsig.operator_key(env=env)
+signature = sshsig.sign(key, b"x", sshsig.PLAN, env)
+assert sshsig.verify(b"x", signature, sshsig.PLAN, "me", {"me": key.public})
+assert not sshsig.verify(b"y", signature, sshsig.PLAN, "me", {"me": key.public})
+"""
+    # Importing comes before the drop: the interpreter may be where only root can read.
+    script = "from inbounds.journal import sshsig\nimport pwd, shutil, subprocess, tempfile\n" + script
+    home = Path(tempfile.mkdtemp(prefix="inbounds-test-home-"))
+    try:
+        os.chown(home, 4242, 4242)
+        done = subprocess.run([sys.executable, "-c", script, str(home)], capture_output=True, text=True, check=False)
+        if "unshare failed" in done.stderr:
+            pytest.skip("user namespaces are forbidden here: such an account cannot sign")
+        assert done.returncode == 0, done.stderr
+        assert (home / ".config" / "inbounds" / "operator_ed25519").stat().st_uid == 4242
+    finally:
+        shutil.rmtree(home)
 
 
 def test_a_home_that_cannot_be_written_is_the_hosts_fault(env: dict[str, str]) -> None:

@@ -34,9 +34,10 @@ def label(key: str) -> str:
 
 
 def ordered(blast: dict[str, Any]) -> list[tuple[str, Any]]:
-    """A blast radius in the order in which it is read, whatever order it was stored in."""
+    """A blast radius in the order in which it is read, whatever order it was stored in; equal lines once."""
     places = {key: place for place, key in enumerate(_LABELS)}
-    return sorted(blast.items(), key=lambda item: places.get(item[0], len(places)))
+    once = [(key, list(dict.fromkeys(map(str, v))) if isinstance(v, list) else v) for key, v in blast.items()]
+    return sorted(once, key=lambda item: places.get(item[0], len(places)))
 
 
 def money(amount: object) -> str:
@@ -117,18 +118,27 @@ def summary_figures(manifest: dict[str, Any]) -> list[tuple[str, str]]:
     run, cost, diff = manifest["run"], manifest["cost"], manifest["diff_summary"]
     progress = manifest["progress"] if isinstance(manifest["progress"], list) else []
     start, end = run["started_at_ms"], run["ended_at_ms"]
-    before = progress[0]["failing_before"] if progress else "not observed"
-    after = progress[-1]["failing_after"] if progress else "not observed"
+    failing = _at_the_start(manifest)
+    if progress:
+        failing = f"{progress[0]['failing_before']} → {progress[-1]['failing_after']}"
     refused = sum(item["count"] for item in manifest["denials"]["listed"]) + manifest["denials"]["more"]
     refused += sum(item["count"] for item in manifest["model_refusals"])
     return [
-        ("failing tests", f"{before} → {after}" if progress else "not observed"),
+        ("failing tests", failing),
         ("cost", f"{money(cost['spent_micro_usd'])} of {money(cost['budget_micro_usd'])}"),
         ("files changed", str(diff["files_changed"]) if isinstance(diff, dict) else str(diff)),
         ("iterations", str(len(progress))),
         ("time", show_duration(end - start) if type(start) is int and type(end) is int else "not observed"),
         ("refused", str(refused)),
     ]
+
+
+def _at_the_start(manifest: dict[str, Any]) -> str:
+    """The baseline's failing tests, for a run that ended before its first iteration did."""
+    preflight = manifest["preflight"]
+    baseline = preflight.get("baseline") if isinstance(preflight, dict) else None
+    failing = baseline.get("failing") if isinstance(baseline, dict) else None
+    return f"{len(failing)} at the start" if isinstance(failing, list) else "not observed"
 
 
 def _pairs(data: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ read here: ssh-keygen or the agent reads them.
 
 import getpass
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -219,6 +220,9 @@ def _ssh_keygen() -> str:
 def _run(
     argv: list[str], message: bytes, seconds: int, env: Mapping[str, str] | None
 ) -> "subprocess.CompletedProcess[bytes]":
+    name = Path(argv[0]).name
+    if name == "ssh-keygen":
+        argv = [*_with_an_account(), *argv]
     try:
         return subprocess.run(
             argv,
@@ -229,9 +233,28 @@ def _run(
             env=None if env is None else dict(env),
         )
     except subprocess.TimeoutExpired:
-        raise HostError(f"{Path(argv[0]).name} did not answer within {seconds} s") from None
+        raise HostError(f"{name} did not answer within {seconds} s") from None
     except OSError as error:
-        raise HostError(f"{Path(argv[0]).name} did not start: {error.strerror}") from error
+        raise HostError(f"{name} did not start: {error.strerror}") from error
+
+
+def _with_an_account() -> tuple[str, ...]:
+    """ssh-keygen refuses a uid that has no account (a container started with --user): let it see itself as root.
+
+    In a user namespace of its own, which gives no right that the caller lacks.
+    """
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        program = shutil.which("unshare")
+        if program is None:
+            raise HostError(
+                f"ssh-keygen needs an account and uid {os.getuid()} has none",
+                expected="an entry in /etc/passwd, or unshare from util-linux",
+                fix="sudo apt-get install util-linux",
+            ) from None
+        return (program, "--user", "--map-root-user", "--")
+    return ()
 
 
 def _last_line(raw: bytes) -> str:
