@@ -6,6 +6,7 @@ Reads sources as text and syntax trees; runs nothing of the product except the s
 import ast
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -212,6 +213,17 @@ def test_the_lock_file_names_one_public_index() -> None:
     assert "file://" not in text
     hosts = set(re.findall(r"https?://([^/\"]+)", text))
     assert hosts == {"pypi.org", "files.pythonhosted.org"}, hosts
+
+
+def test_the_lock_file_is_of_this_project_file() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    locked = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))["package"]
+    [own] = [package for package in locked if package["name"] == project["name"]]
+    found = {one["name"] + one.get("specifier", "") for one in own["metadata"]["requires-dist"]}
+    # pyproject's spelling, as the lock file writes it: no marker, lower case, dashes.
+    asked = {re.sub(r"[_.](?=\D)", "-", one.partition(";")[0].strip().lower()) for one in wanted}
+    assert found == asked, "type: make lock"
 
 
 def _test_names() -> set[str]:
