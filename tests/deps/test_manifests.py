@@ -150,6 +150,16 @@ def test_a_build_without_an_answer_is_the_hosts_fault(answer: bytes) -> None:
         build.read(1, {build.ANSWER: answer})
 
 
+def test_what_a_build_says_reaches_no_terminal_raw() -> None:
+    answer = {"ok": False, "problem": "no \x1b]0;x\x07 such", "fix": "", "resolved": []}
+    with pytest.raises(OperatorError) as caught:
+        build.read(1, {build.ANSWER: json.dumps(answer).encode()})
+    assert "\x1b" not in caught.value.found
+    lacking = {**answer, "problem": "npm is not installed", "fix": "apt install npm"}
+    with pytest.raises(build.HostError, match="apt install npm"):
+        build.read(1, {build.ANSWER: json.dumps(lacking).encode()})
+
+
 def test_pip_and_npm_say_where_they_fetch_from(tmp_path: object) -> None:
     env = {
         "PATH": "/usr/bin:/bin",

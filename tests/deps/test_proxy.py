@@ -29,7 +29,7 @@ class Index(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.asked.append((self.command, self.path, self.headers.get("Authorization", "")))
-        port = self.server.server_address[1]  # type: ignore[union-attr]
+        port = self.server.server_address[1]  # type: ignore[union-attr]  # a TCP server's address is a pair
         answers: dict[str, tuple[str, bytes]] = {
             "/simple/a/": (
                 "text/html",

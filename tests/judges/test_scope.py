@@ -19,7 +19,7 @@ PLAN = Declared(
 
 
 def one(change: Change, **more: object) -> tuple[Verdict, list[str]]:
-    verdict = scope.judge([change], PLAN, **more)  # type: ignore[arg-type]
+    verdict = scope.judge([change], PLAN, **more)  # type: ignore[arg-type]  # fields by name
     return verdict, [finding.rule for finding in verdict.findings]
 
 

@@ -24,13 +24,20 @@ def token(seed: str) -> str:
     return secrets.sample(hashlib.sha256(seed.encode()).hexdigest(), 1)
 
 
+def tools_here() -> Toolbox:
+    """The toolbox with its directories as the host has them: no jail moves them in these tests."""
+    tools = toolbox()
+    host = {jail: path for path, jail in tools.binds}
+    return replace(tools, sys_path=tuple(host.get(path, path) for path in tools.sys_path))
+
+
 @pytest.fixture
 def scan(run_job_unboxed: RunJob, tmp_path: Path) -> Callable[..., Verdict]:
     def run(text: bytes, **change: object) -> Verdict:
         material = secrets.Material(added("src/a.py", None, text), {"aws": DECOY}, 1)
-        material = replace(material, **change)  # type: ignore[arg-type]
+        material = replace(material, **change)  # type: ignore[arg-type]  # fields by name
         nonce = os.urandom(16).hex()
-        job = secrets.plan(material, toolbox(), TREE, nonce)
+        job = secrets.plan(material, tools_here(), TREE, nonce)
         return secrets.judge(material, nonce, run_job_unboxed(job, tmp_path) if job else None)
 
     return run
@@ -112,7 +119,7 @@ def test_a_scanner_that_sees_nothing_is_inconclusive(
     (blind / "betterleaks.py").write_text(
         "__version__ = __upstream_version__ = '2'\ndef scan_string(text):\n    return []\n"
     )
-    tools = replace(toolbox(), sys_path=(str(blind),))
+    tools = replace(tools_here(), sys_path=(str(blind),))
     material = secrets.Material((Added("a", 1, f"k = '{token('q')}'\n".encode()),), {}, 1)
     nonce = os.urandom(16).hex()
     if os.environ.get("INBOUNDS_TEST_WITHOUT") == "secrets-control":
@@ -126,8 +133,11 @@ def test_a_scanner_that_sees_nothing_is_inconclusive(
 
 
 def test_nothing_to_scan_is_said_or_inconclusive(scan: Callable[..., Verdict]) -> None:
-    assert scan(b"", changed=0).outcome is Outcome.PASS
-    assert scan(b"", changed=2).outcome is Outcome.INCONCLUSIVE
+    assert scan(b"", added=(), changed=0).outcome is Outcome.PASS
+    assert scan(b"", added=(), changed=2).outcome is Outcome.INCONCLUSIVE
+    only_removed = scan(b"")
+    assert only_removed.outcome is Outcome.PASS
+    assert only_removed.facts["control"] == "found"
     assert scan(b"x = 1\n", skipped=("big.bin",)).outcome is Outcome.INCONCLUSIVE
     material = secrets.Material((Added("a", 1, b"x"),), {}, 1)
     dead = JobResult("killed", -1, 9, b"", b"", {}, 1)
@@ -149,8 +159,8 @@ def test_added_lines_are_those_that_the_old_blob_lacked() -> None:
     old, new = b"a\nb\nc\n", b"a\nx\ny\nc\nb\nz"
     assert [(block.line, block.text) for block in added("p", old, new)] == [(2, b"x\ny\n"), (6, b"z")]
     assert list(added("p", old, new)[0].lines) == [2, 3]
-    assert added("p", old, old) == ()
-    assert added("p", None, b"") == ()
+    assert added("p", old, old) == added("p", None, b"") == added("p", old, b"") == (Added("p", 1, b""),)
+    assert list(added("p", old, old)[0].lines) == []
     assert added("p", b"a\n", b"a\na\n")[0].line == 2
 
 
@@ -166,7 +176,7 @@ def review(run_job_unboxed: RunJob, tmp_path: Path) -> Callable[[dict[str, tuple
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)
             (checkout / name).write_text(new)
             blocks += added(name, old.encode() if old is not None else None, new.encode())
-        job = bandit.plan(blocks, tools or toolbox(), TREE)
+        job = bandit.plan(blocks, tools or tools_here(), TREE)
         result = run_job_unboxed(job, checkout) if job else None
         if result:
             print(result.stderr.decode()[-2000:])
@@ -211,12 +221,17 @@ def test_the_repository_can_not_switch_the_review_off(
 
 def test_what_bandit_can_not_read_is_inconclusive(review: Callable[..., Verdict], tmp_path: Path) -> None:
     assert review({"src/a.py": (None, "def (:\n")}).outcome is Outcome.INCONCLUSIVE
-    lacking = replace(toolbox(), sys_path=(str(tmp_path),), python="/usr/bin/false")
+    lacking = replace(tools_here(), sys_path=(str(tmp_path),), python="/usr/bin/false")
     blocks = added("a.py", None, b"x = 1\n")
     assert bandit.plan(blocks, lacking, TREE) is not None
     assert bandit.judge(blocks, JobResult("exited", 2, 0, b"", b"", {}, 1)).outcome is Outcome.INCONCLUSIVE
     empty = JobResult("exited", 0, 0, b"", b"", {bandit.OUTPUT: b'{"results": [], "errors": [], "metrics": {}}'}, 1)
     assert bandit.judge(blocks, empty).outcome is Outcome.INCONCLUSIVE
+
+
+def test_an_empty_module_and_removed_lines_are_clean(review: Callable[..., Verdict]) -> None:
+    verdict = review({"src/__init__.py": (None, ""), "src/a.py": ("x = 1\ny = 2\n", "x = 1\n")})
+    assert verdict.outcome is Outcome.PASS, verdict
 
 
 def test_no_python_is_said(review: Callable[..., Verdict]) -> None:

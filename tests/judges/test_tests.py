@@ -63,6 +63,8 @@ def test_preflight_accepts_a_red_acceptance_test_and_refuses_a_red_suite(tree: T
     assert rules(red) == {"preflight.baseline_red"}
     pinned = preflight.judge(SUITE, read_tests(SUITE, tree({})), frozenset({"tests/test_red.py::test_red"}))
     assert pinned.outcome is Outcome.PASS
+    assert pinned.facts["failing"] == ["tests/test_accept.py::test_add"]
+    assert pinned.facts["known_failing"] == ["tests/test_red.py::test_red"]
 
 
 @pytest.mark.req("M11", "A8")
@@ -81,6 +83,7 @@ def test_acceptance_file_that_cannot_be_imported_yet_is_failing_not_missing(tree
     reading = read_tests(SUITE, tree({}))
     verdict = preflight.judge(SUITE, reading, frozenset())
     assert verdict.outcome is Outcome.PASS, verdict
+    assert verdict.facts["failing"] == ["tests/test_accept.py::test_add"]
     assert reading.report is not None
     after = tests.judge(
         SUITE,
@@ -200,6 +203,25 @@ def test_deleted_deselected_and_skipped_tests_are_weakening(
     assert expected.outcome is not Outcome.PASS
     assert "tests.acceptance_skipped" in rules(expected)
     assert expected.facts["acceptance_failing"]
+
+
+def test_parameters_that_change_with_each_run_are_not_missing(tree: Tree, read_tests: Read) -> None:
+    volatile = (
+        "import os, pytest\n\n@pytest.mark.parametrize('n', [os.urandom(4).hex(), {}])\ndef test_v(n):\n    pass\n"
+    )
+    tree({**BASE, "src/calc.py": FIXED, "tests/test_v.py": volatile.format("'a'")})
+    reading = read_tests(SUITE, tree({}))
+    assert reading.report is not None
+    base = tests.Baseline(reading.report.outcomes)
+    assert tests.judge(SUITE, read_tests(SUITE, tree({})), base).outcome is Outcome.PASS
+    fewer = tree({"tests/test_v.py": volatile.replace(", {}", "")})
+    assert rules(tests.judge(SUITE, read_tests(SUITE, fewer), base)) == {"tests.missing"}
+
+
+def test_an_interrupted_run_is_no_answer(tree: Tree, read_tests: Read, baseline: tests.Baseline) -> None:
+    tree({"src/calc.py": FIXED + "import pytest\ndef one():\n    pytest.exit('enough', 0)\n"})
+    verdict = tests.judge(SUITE, read_tests(SUITE, tree({})), baseline)
+    assert verdict.outcome is Outcome.INCONCLUSIVE, verdict
 
 
 @pytest.mark.req("C6")

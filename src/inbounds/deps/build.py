@@ -88,7 +88,8 @@ def plan(
     for name in ensure:
         step = pip.install(f"tool {name}", (name,), hashed=False)
         steps.append({**step, "unless": [f"{layer}/bin/python", "-I", "-c", f"import {name}"]})
-    spec = {"venv": True, "layer": layer, "steps": steps, "reports": reports, "out": f"{OUT}/{ANSWER}"}
+    needs = {"npm": "apt install npm"} if mounts else {}
+    spec = {"needs": needs, "layer": layer, "steps": steps, "reports": reports, "out": f"{OUT}/{ANSWER}"}
     source = importlib.resources.files("inbounds.deps").joinpath("layer_builder.py").read_bytes()
     files |= {"layer_builder.py": source, "spec.json": json.dumps(spec).encode()}
     return LayerPlan(
@@ -97,7 +98,7 @@ def plan(
         files=files,
         outputs=(ANSWER,),
         locked=all(one.locked for one in given),
-        notes=tuple(note for one in given for note in one.notes),
+        notes=(*(note for one in given for note in one.notes), *_unhashed(given, ensure)),
         pythonpath=_pythonpath([one.directory for one in given if one.kind != "npm"] or [""], packages),
         env_use={"VIRTUAL_ENV": layer, "PATH": f"{layer}/bin:/usr/local/bin:/usr/bin:/bin"},
         mounts=mounts,
@@ -111,9 +112,9 @@ def read(exit_code: int, outputs: Mapping[str, bytes]) -> tuple[Resolved, ...]:
     """
     try:
         answer = json.loads(outputs.get(ANSWER, b""))
-        ok, problem, fix = answer["ok"] is True, str(answer["problem"])[:4000], str(answer["fix"])[:200]
+        ok, problem, fix = answer["ok"] is True, _plain(answer["problem"], 4000), _plain(answer["fix"], 200)
         rows = [
-            Resolved(*(str(row[k])[:300] for k in ("kind", "name", "version", "hash"))) for row in answer["resolved"]
+            Resolved(*(_plain(row[k], 300) for k in ("kind", "name", "version", "hash"))) for row in answer["resolved"]
         ]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise HostError(
@@ -128,6 +129,11 @@ def read(exit_code: int, outputs: Mapping[str, bytes]) -> tuple[Resolved, ...]:
             where="dependency layer",
         )
     return tuple(rows)
+
+
+def _plain(value: object, most: int) -> str:
+    """Text from the build jail without control characters, so that it can be shown on a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in str(value)[:most])
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +191,13 @@ def _npm(pip: _Pip) -> list[dict[str, Any]]:
         _step("npm project", (f"{pip.layer}/bin/python", "-I", "-c", copy, *pairs), cwd=project),
         _step("npm ci", (*argv, "--globalconfig=/nonexistent-too"), cwd=project),
     ]
+
+
+def _unhashed(given: Sequence[Manifests], ensure: Sequence[str]) -> list[str]:
+    """What enters a layer without a hash fixed beforehand (N8), in words; the layer's own lock has what was taken."""
+    notes = [f"{', '.join(one.sources)}: not locked by hash" for one in given if not one.locked and one.files]
+    notes += [f"{name}: the newest version, if the manifests do not bring it" for name in ensure]
+    return notes + ["uv: the newest version, to read uv.lock"] * any(one.kind == "uv" for one in given)
 
 
 def _step(name: str, argv: tuple[str, ...], cwd: str = "/") -> dict[str, Any]:

@@ -8,6 +8,7 @@ import glob
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -59,9 +60,12 @@ def main(spec_path: str) -> int:
     with open(spec_path, encoding="utf-8") as stream:
         spec = json.load(stream)
     answer: dict[str, Any] = {"ok": False, "problem": "", "fix": "", "resolved": []}
-    if spec["venv"] and importlib.util.find_spec("ensurepip") is None:
+    if importlib.util.find_spec("ensurepip") is None:
         answer["problem"] = "this Python has no ensurepip, so that no virtual environment can be made"
         answer["fix"] = f"apt install python3.{sys.version_info.minor}-venv"
+    for program, line in spec["needs"].items():
+        if shutil.which(program) is None:
+            answer["problem"], answer["fix"] = f"{program} is not installed", line
     for step in [] if answer["problem"] else spec["steps"]:
         answer["problem"] = run(step)
         if answer["problem"]:

@@ -114,15 +114,30 @@ def proxy_for(address: str, proxies: Mapping[str, str] | None) -> str | None:
 
 
 def _pip_settings(env: Mapping[str, str]) -> dict[str, str]:
-    """Pip's own answer: environment over command section over global; {} where pip is not there."""
-    said = _ask([sys.executable, "-I", "-m", "pip", "config", "list"], env)
+    """What pip says of itself, environment over command section over global; the environment alone where no pip is."""
     ranks = {"global": 0, "install": 1, ":env:": 2}
     found: dict[str, tuple[int, str]] = {}
-    for line in said.splitlines():
+    for line in _pip_says(env).splitlines():
         match = re.fullmatch(r"(global|install|:env:)\.([a-z-]+)='(.*)'", line.strip())
         if match and ranks[match[1]] >= found.get(match[2], (0, ""))[0]:
             found[match[2]] = (ranks[match[1]], match[3].replace("\\n", " "))
-    return {name: value for name, (_, value) in found.items()}
+    settings = {name: value for name, (_, value) in found.items()}
+    for name in ("index-url", "extra-index-url", "find-links", "cert"):
+        if value := env.get("PIP_" + name.upper().replace("-", "_")):
+            settings[name] = value
+    if "index-url" not in settings and (value := env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL")):
+        settings["index-url"] = value
+    return settings
+
+
+def _pip_says(env: Mapping[str, str]) -> str:
+    """`pip config list` of the first pip there is: an installation by uv or pipx has none of its own."""
+    path = env.get("PATH")
+    others = [[found] for name in ("pip3", "pip") if (found := shutil.which(name, path=path))]
+    for start in ([sys.executable, "-I", "-m", "pip"], *others):
+        if said := _ask([*start, "config", "list"], env):
+            return said
+    return ""
 
 
 def _npm_registry(env: Mapping[str, str]) -> str:

@@ -21,13 +21,16 @@ class Added:
     @property
     def lines(self) -> range:
         """The line numbers covered."""
+        if not self.text:
+            return range(0)
         return range(self.line, self.line + self.text.count(b"\n") + (0 if self.text.endswith(b"\n") else 1))
 
 
 def added(path: str, old: bytes | None, new: bytes) -> tuple[Added, ...]:
-    """Blocks of new lines; everything where `old` is None."""
-    if not new:
-        return ()
+    """Blocks of new lines; everything where `old` is None; one empty block where nothing is new.
+
+    So each file that was looked at has a block, and a file without one was not looked at.
+    """
     if old is None:
         return (Added(path, 1, new),)
     spare = Counter(_lines(old))
@@ -45,7 +48,7 @@ def added(path: str, old: bytes | None, new: bytes) -> tuple[Added, ...]:
         current.append(line)
     if current:
         blocks.append(Added(path, start, b"".join(current)))
-    return tuple(blocks)
+    return tuple(blocks) or (Added(path, 1, b""),)
 
 
 def _lines(data: bytes) -> list[bytes]:

@@ -5,7 +5,7 @@ Pure; judges the tester's reading of the base tree. Does not look at budgets, ho
 
 from inbounds.contracts.verdict import Finding, Outcome, Severity, Verdict
 from inbounds.judges.report import Reading
-from inbounds.judges.tests import IDS_MAX, Suite, standing_of
+from inbounds.judges.tests import IDS_MAX, Suite, failing_ids, standing_of
 
 JUDGE = "preflight"
 
@@ -15,7 +15,8 @@ def judge(suite: Suite, reading: Reading, known_failing: frozenset[str], *, acce
 
     FAIL rules: preflight.no_criteria, preflight.acceptance_missing, preflight.acceptance_skipped,
     preflight.baseline_red, preflight.nothing_to_do (all acceptance tests pass already; only where `acceptance_new`).
-    facts: failing, passing, tests, known_failing, known_failing_gone, acceptance_failing, acceptance_passing.
+    facts: failing (not the known ones), passing, tests, known_failing, known_failing_gone,
+    acceptance_failing, acceptance_passing.
     """
     if not suite.acceptance:
         finding = Finding("preflight.no_criteria", Severity.HIGH, "", "no acceptance test: nothing could show success")
@@ -24,7 +25,7 @@ def judge(suite: Suite, reading: Reading, known_failing: frozenset[str], *, acce
         facts: dict[str, object] = {"acceptance_failing": list(suite.acceptance)}
         return Verdict(JUDGE, Outcome.INCONCLUSIVE, f"baseline tests: {reading.problem}", reading.findings, facts)
     report = reading.report
-    bad = {name for name, outcome in report.outcomes.items() if outcome in {"failed", "error"}} | report.broken
+    bad = failing_ids(suite, report)
     mine = {name for name in bad if _accepted(suite, name)}
     unknown = sorted(bad - mine - known_failing)
     outcomes = {name: standing_of(report, name) for name in suite.acceptance}
@@ -38,7 +39,7 @@ def judge(suite: Suite, reading: Reading, known_failing: frozenset[str], *, acce
         message = "every acceptance test passes already: there is nothing to reach"
         findings.append(Finding("preflight.nothing_to_do", Severity.HIGH, "", message))
     facts = {
-        "failing": sorted(bad)[:IDS_MAX],
+        "failing": sorted(bad - known_failing)[:IDS_MAX],
         "passing": sum(outcome == "passed" for outcome in report.outcomes.values()),
         "known_failing": sorted(bad & known_failing)[:IDS_MAX],
         "known_failing_gone": sorted(known_failing - bad)[:IDS_MAX],
@@ -53,9 +54,8 @@ def judge(suite: Suite, reading: Reading, known_failing: frozenset[str], *, acce
 
 
 def _accepted(suite: Suite, failing: str) -> bool:
-    """Whether a failing id is an acceptance test, or the file of one that could not be collected yet."""
-    own = any(failing == a or failing.startswith((a + "[", a + "::")) for a in suite.acceptance)
-    return own or failing in suite.modules
+    """Whether a failing id is an acceptance test."""
+    return any(failing == a or failing.startswith((a + "[", a + "::")) for a in suite.acceptance)
 
 
 def _unfit(name: str, outcome: str) -> Finding:

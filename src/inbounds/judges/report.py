@@ -104,6 +104,8 @@ def read_witnessed(result: JobResult, junit_name: str, witness_name: str, first:
         return unreadable(f"exit code {result.exit_code} before the report's end")
     if result.exit_code not in {EXIT_OK, EXIT_TESTS_FAILED, EXIT_INTERRUPTED} and result.exit_code == seen.end:
         return unreadable(f"pytest exit code {result.exit_code}: nothing was tested")
+    if result.exit_code == EXIT_INTERRUPTED and not seen.broken:
+        return unreadable("pytest was interrupted before every test had run")
     findings = [*_exit(result.exit_code, seen), *_disagreements(cases, seen), *_canaries(seen, first)]
     outcomes = {name: outcome for name, outcome in seen.outcomes.items() if name not in seen.canaries}
     duration = sum(case.duration_ms for case in cases)

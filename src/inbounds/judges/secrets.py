@@ -48,7 +48,7 @@ class Material:
 
     added: tuple[Added, ...]
     decoys: Mapping[str, bytes]
-    changed: int  # files changed in this tree, deletions left out: what must have led to something to scan
+    changed: int  # files changed in this tree, deletions left out: each must have led to a block
     skipped: tuple[str, ...] = ()  # paths whose content could not be had (too large, unreadable)
 
 
@@ -92,8 +92,8 @@ def judge(material: Material, nonce: str, result: JobResult | None) -> Verdict:
         blind = f"{size} new bytes, at most {BYTES_MAX} are scanned"
     elif material.skipped:
         blind = f"{len(material.skipped)} changed file(s) could not be scanned"
-    elif not material.added:
-        blind = "" if material.changed == 0 else f"{material.changed} changed file(s) and nothing to scan"
+    elif not material.added and material.changed:
+        blind = f"{material.changed} changed file(s) and nothing to scan"
     if material.added and size <= BYTES_MAX:
         heard = _heard(material, nonce, result)
         facts |= heard.facts

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from inbounds.contracts.errors import HostError
 
-
 PLACE = "/opt/inbounds/tools"
 
 
