@@ -58,9 +58,6 @@ def take_away(monkeypatch: pytest.MonkeyPatch, mechanism: str) -> None:
         out = real_arguments(*args)
         if mechanism == "net-namespace":
             out.remove("--unshare-net")
-        if mechanism == "pid-namespace":
-            out[out.index("--unshare-pid")] = "--unshare-user"
-            out.remove("--as-pid-1")
         return out
 
     def task(spec: JailSpec) -> dict[str, Any]:

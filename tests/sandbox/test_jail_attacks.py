@@ -224,6 +224,8 @@ def test_what_was_written_cannot_be_executed_not_even_by_the_loader(rig: Rig) ->
     assert lines == ["EACCES 127"] * 4
     allowed = rig.python(code, binds=(Bind(str(work), "/work", writable=True, executable=True),)).lines
     assert allowed[0] == "done 0"
+    named = rig.python(code, binds=(Bind(str(work), "/work", writable=True),), executables=("/tmp",)).lines
+    assert named[:2] == ["EACCES 127", "done 0"]
 
 
 def test_no_descriptor_and_no_environment_of_the_host_comes_along(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,7 @@ def _ordinary(tmp: Path) -> tuple[list[str], dict[str, str]] | None:
 def test_a_killed_supervisor_leaves_nothing_at_any_millisecond(
     rig: Rig, tmp_path: Path, mode: str, last: int, user: str
 ) -> None:
-    command, environment = [sys.executable], {**os.environ, "PYTHONPATH": str(Path(layout.__file__).parents[2])}
+    command, environment = [sys.executable], {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     options: dict[str, int | list[int]] = {}
     killer = Path(__file__).with_name("killer.py")
     if user == "ordinary":
@@ -186,7 +186,7 @@ def test_a_killed_supervisor_leaves_nothing_at_any_millisecond(
 
 
 def test_the_search_for_survivors_finds_one(rig: Rig) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(layout.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     ran = _kill([sys.executable], Path(__file__).with_name("killer.py"), "control", 1, environment, {})
     assert ran.stdout.splitlines() == ["left: sleep 300 ", "kills 1 survivors 1"]
 

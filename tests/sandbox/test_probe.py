@@ -4,14 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from jailrig import Rig, take_away
 
 from inbounds.contracts.errors import HostError
 from inbounds.sandbox import identity as identities
-from inbounds.sandbox import layout
 from inbounds.sandbox.identity import identity
 from inbounds.sandbox.probe import probe
 from inbounds.sandbox.spec import ENFORCED, REQUIRED
@@ -64,7 +62,9 @@ def test_a_kernel_without_landlock_lowers_the_level(rig: Rig, monkeypatch: pytes
     facts = probe()
     assert facts.level == 1
     assert "landlock_files" in facts.lacking
-    assert facts.enforcement["landlock_files"] == "absent: the kernel has no Landlock (landlock: Function not implemented)"
+    assert (
+        facts.enforcement["landlock_files"] == "absent: the kernel has no Landlock (landlock: Function not implemented)"
+    )
     code = """
         print(outcome(os.open, "/proc/1/mem", os.O_RDWR), outcome(os.open, "/proc/1/environ", os.O_RDONLY))
     """
@@ -87,7 +87,7 @@ def test_a_missing_mechanism_is_found_and_refused(rig: Rig, monkeypatch: pytest.
 
 
 def test_user_namespaces_forbidden_is_a_clear_error_with_the_command(rig: Rig) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(layout.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     ran = subprocess.run(
         [sys.executable, "-c", FORBIDDING, PROBING], env=environment, capture_output=True, text=True, check=False
     )
@@ -118,7 +118,7 @@ def test_root_drops_to_a_number_without_an_account(monkeypatch: pytest.MonkeyPat
 
 def test_the_command_line_runs_one_command(rig: Rig) -> None:
     def run(*command: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(Path(layout.__file__).parents[2])}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         return subprocess.run(
             [sys.executable, "-m", "inbounds.sandbox", *command],
             cwd=work,

@@ -162,7 +162,7 @@ class Jail:
                 exit_code=_number(words.get("code", "0")),
                 signal=_number(words.get("signal", "0")) if words else int(signal.SIGKILL),
                 ms=_number(words.get("ms", "")) or int((time.monotonic() - self._started_at) * 1000),
-                detail=words.get("detail", ""),
+                detail="; ".join(filter(None, (words.get("detail", ""), self._output.lost))),
                 stdout_bytes=self._output.written[0],
                 stderr_bytes=self._output.written[1],
             )

@@ -81,6 +81,8 @@ class Launcher:
                 socket.send_fds(self._socket, [message], [*inherit, *sources])
                 answer, descriptors, _, _ = socket.recv_fds(self._socket, 4096, 1)
             except OSError as error:
+                # a late answer would be taken for the next request's: this warden, and what it holds, must end
+                self._process.kill()
                 raise HostError(f"the warden does not answer: {error}", expected="one running warden") from error
         if not answer or len(descriptors) != 1:
             raise HostError("the warden ended", expected="one running warden")

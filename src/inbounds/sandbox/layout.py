@@ -133,6 +133,10 @@ def _arguments(spec: JailSpec, binary: str, places: list[str], memory: int) -> l
     return [*out, "--chdir", "/", "--", jail_python(), "-I", "-S", "-c", BOOT]
 
 
+def _below(path: str, others: tuple[str, ...]) -> bool:
+    return any(path == other or path.startswith(other.rstrip("/") + "/") for other in others)
+
+
 def _executable(bind: Bind) -> bool:
     return bind.executable or bind.target == LAYER
 
@@ -172,7 +176,8 @@ def environment(spec: JailSpec) -> dict[str, str]:
 
 
 def _task(spec: JailSpec) -> dict[str, Any]:
-    exec_free = [bind.target for bind in spec.binds if not _executable(bind)]
+    writable = [path for path, _, _ in _tmpfs(spec)] + [bind.target for bind in spec.binds if not _executable(bind)]
+    exec_free = [path for path in writable if not _below(path, spec.executables)]
     ports = None if spec.local_servers else [x.port for x in spec.listeners if x.kind == "tcp"]
     return {
         "argv": list(spec.argv),

@@ -22,6 +22,7 @@ class Output:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         self._files: dict[int, int] = {}
         self.written: list[int] = [0, 0]
+        self.lost = ""  # why output below the ceiling was not kept (a full disk)
         self.writing: list[int] = []
         self._order: list[int] = []
         self._bytes_max = bytes_max
@@ -63,13 +64,16 @@ class Output:
                 room = max(0, self._bytes_max - self.written[index])
                 self.written[index] += len(part)
                 flooded = flooded or room < len(part)
-                if room:
+                if room and not self.lost:
                     self._keep(self._files[reading], part[:room])
             if flooded:
                 time.sleep(PAUSE_SECONDS)
 
-    @staticmethod
-    def _keep(fd: int, part: bytes) -> None:
+    def _keep(self, fd: int, part: bytes) -> None:
         view = memoryview(part)
-        while view:
-            view = view[os.write(fd, view) :]
+        try:
+            while view:
+                view = view[os.write(fd, view) :]
+        except OSError as error:
+            # the pipes must still be emptied, or the program would hang; the exit says what was lost
+            self.lost = f"output was not kept: {error.strerror}"

@@ -145,6 +145,7 @@ def become(task: Task, landlock: seal.Landlock | None, writing: int) -> NoReturn
     """In the child: limits, one more layer of Landlock, then the program; writes why not, and exits."""
     try:
         os.setsid()
+        os.umask(0o022)
         os.nice(task["nice"])
         for signal in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
             _signal.signal(signal, _signal.SIG_DFL)
