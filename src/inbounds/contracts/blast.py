@@ -17,7 +17,7 @@ def radius(contract: Contract, hosts: tuple[str, ...]) -> dict[str, Any]:
         "can_write": [f"{target} (kept only if judged in scope)" for target in contract.targets],
         "cannot_write": [
             f"{path} (read-only or restored before judgement)"
-            for path in (*contract.protected, *(pin.path for pin in contract.acceptance))
+            for path in dict.fromkeys((*contract.protected, *(pin.path for pin in contract.acceptance)))
         ],
         "can_read": [
             f"thread {contract.thread}",

@@ -93,7 +93,10 @@ class Policy(_Model, frozen=True):
 
 
 class Tests(_Model, frozen=True):
-    """How a thread's tests run: pytest arguments or a command that writes JUnit XML to $INBOUNDS_JUNIT (C6)."""
+    """How a thread's tests run: pytest, or a command that writes JUnit XML to $INBOUNDS_JUNIT (C6).
+
+    Paths and test ids are relative to the repository; without paths, the thread's directory is searched.
+    """
 
     runner: Literal["pytest", "junit"] = "pytest"
     command: tuple[Text, ...] = ("python", "-m", "pytest")

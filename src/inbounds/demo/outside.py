@@ -95,8 +95,8 @@ def control(scratch: Path) -> list[str]:
     What it would call on the network are addresses reserved for documentation, so only its file steps can succeed.
     """
     thread = scratch / "billing"
-    for path in (thread / "tests", scratch / "shipping", scratch / "shared", scratch / "home" / ".aws"):
-        path.mkdir(parents=True)
+    for place in (thread / "tests", scratch / "shipping", scratch / "shared", scratch / "home" / ".aws"):
+        place.mkdir(parents=True)
     for path in ("billing/tests/test_invoice.py", "shipping/rates.py", "shared/money.py", "home/.aws/credentials"):
         (scratch / path).write_text("# as it was\n", encoding="utf-8")
     source = resources.files("inbounds.demo") / "hostile_agent.py"

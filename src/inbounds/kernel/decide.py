@@ -249,7 +249,7 @@ def _onward(state: State) -> Step:
 
 
 def _start(state: State, n: int) -> Step:
-    return replace(state, phase=Phase.STARTING), (StartIteration(n),)
+    return replace(state, phase=Phase.STARTING, n=n), (StartIteration(n),)
 
 
 def _stop(state: State, code: StopCode, why: str) -> Step:

@@ -63,6 +63,7 @@ class Coder:
         ended = self.crew.finish(jail, after=lambda: self._words(n, scratch))
         resolver.close()
         self.gateway.detach(ROLE)
+        self.broker.detach(ROLE)
         if ended.detail:
             self.post("agent.ended", {"n": n, "detail": ended.detail})
 
@@ -82,7 +83,13 @@ class Coder:
     def _spec(self, prompt: str, volume: Volume, deadline_ms: int) -> JailSpec:
         contract = self.contract
         workspace = joined(WORK, contract.thread) if contract.thread != "." else WORK
-        task = AgentTask(prompt=prompt, model=contract.model, token=self.token, workspace=workspace)
+        task = AgentTask(
+            prompt=prompt,
+            model=contract.model,
+            token=self.token,
+            workspace=workspace,
+            turns_max=contract.numbers().turns,
+        )
         launch = self.profile.launch(self.install, task)
         layer = (Bind(str(self.layer), LAYER, executable=True),) if self.layer else ()
         python_path = [*contract.test_pythonpath, *contract.layer_pythonpath]

@@ -64,6 +64,15 @@ class Loop:
         if fault and self.state.phase in ENDING:
             raise HostError(fault)
 
+    def drain(self) -> None:
+        """Take what has been posted until now; the stop sequence calls it once nothing posts any more."""
+        while True:
+            try:
+                kind, data = self._events.get_nowait()
+            except queue.Empty:
+                return
+            self._take(kind, data)
+
     def run(self, world: World) -> State:
         """Until the run is finished; returns its last state."""
         self._world = world

@@ -52,6 +52,7 @@ class Parts:
         self.store = Store.open(contract.store)
         self.identity = identity(contract.run_id)
         self.crew = Crew(self.identity, post, n)
+        self._n = n
         self._keys_fd = keys_fd
         self._settings = preflight.read_settings(run_dir / SETTINGS)
         self._token = secrets.token_urlsafe(TOKEN_BYTES)
@@ -141,14 +142,13 @@ class Parts:
         """Rootless has no freezer of its own: the kill is the freeze, and comes before the evidence."""
         return f"{self.crew.halt()} jail(s) ended; without a delegated cgroup the kill comes before the evidence"
 
-    def persist(self) -> str:
-        """Stop, step 3: the workspace's tree and diff are kept whatever becomes of it."""
+    def persist(self) -> tuple[dict[str, Any], str]:
+        """Stop, step 3: the workspace's tree and diff are kept whatever becomes of it; the snapshot's record."""
         if (volume := self._found_volume()) is None:
-            return "there was no workspace yet"
+            return {}, "there was no workspace yet"
         taken = volume.snapshot()
-        self.post("snapshot.taken", self._record(0, taken))
         stopping.evidence(self.store, self.contract, self.run_dir, taken.tree)
-        return f"tree {taken.tree}"
+        return self._record(self._n(), taken), f"tree {taken.tree}"
 
     def survivors(self) -> str:
         """Stop, step 4: nothing of the run is alive; HostError if a process is."""
@@ -232,8 +232,9 @@ class Parts:
         config = gate.configuration(self.home, contract, self._settings, self._token)
         self._gateway = gate.start(config, self._keys_fd, self.post)
         self._broker = BrokerProcess.start(self._token, [tools.RUN_TESTS])
+        self._broker.on_refused(self._tool_refused)
         self._broker.on_gone(lambda: self.post(Failed.KIND, {"part": "broker", "detail": "it ended by itself"}))
-        self.post("broker.started", {"pid": self._broker.pid})
+        self.post("broker.started", {"pid": self._broker.pid, "seal": dict(self._broker.sealed)})
         self._tools = tools.Tools(self._broker, self._tests_now, self.post)
         self._broker.on_call(self._tools.call)
         install = Install(**self._settings["agent"])
@@ -267,6 +268,7 @@ class Parts:
         return taken
 
     def _record(self, n: int, taken: Snapshot) -> dict[str, Any]:
+        counted = self.store.numstat(self.contract.base_tree, taken.tree)
         return {
             "n": n,
             "tree": taken.tree,
@@ -274,6 +276,8 @@ class Parts:
             "changes": [_change(c) for c in taken.changes[: stopping.CHANGES_MAX]],
             "complete": taken.complete,
             "why": taken.why,
+            "lines_added": sum(lines.added or 0 for lines in counted),
+            "lines_removed": sum(lines.deleted or 0 for lines in counted),
             "files": taken.files,
             "bytes": taken.bytes,
         }
@@ -282,6 +286,9 @@ class Parts:
         if self._volume is None and (self.run_dir / "workspace" / "state" / "volume.json").exists():
             self._volume = Volume.open(self.store, str(self.run_dir / "workspace"))
         return self._volume
+
+    def _tool_refused(self, tool: str, why: str) -> None:
+        self.post("denial", {"kind": "tool", "what": "tool", "detail": f"{tool}: {why}", "sensitive": False})
 
     def _decoy_opened(self, name: str) -> None:
         self.post("denial", {"kind": "decoy", "what": "decoy", "detail": f"~/{name} was opened", "sensitive": True})

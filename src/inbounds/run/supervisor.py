@@ -16,7 +16,7 @@ from inbounds.contracts.errors import EXIT_KEPT, EXIT_REFUSED, HostError, Inboun
 from inbounds.contracts.reasons import Disposal, StopCode
 from inbounds.journal.writer import Journal
 from inbounds.kernel import effects
-from inbounds.kernel.events import Failed, OperatorStopped
+from inbounds.kernel.events import Failed, OperatorStopped, SnapshotTaken
 from inbounds.kernel.state import Phase, State
 from inbounds.run import committing, requests, stopping
 from inbounds.run.crew import HaltedError
@@ -25,6 +25,7 @@ from inbounds.run.launch import CONTRACT, JOURNAL
 from inbounds.run.loop import Loop
 from inbounds.run.parts import Parts
 
+WORKER_SECONDS_MAX = 20.0  # its jails are dead; what it still does is reading back files
 POLL_S = 0.5  # how often the volume's size and a person's requests are looked at
 
 
@@ -137,7 +138,9 @@ class Supervisor:
         self.loop.record("stop.step", {"step": name, "ok": ok, "detail": detail})
 
     def _persist(self) -> str:
-        detail = self.parts.persist()
+        record, detail = self.parts.persist()
+        if record:
+            self.loop.record(SnapshotTaken.KIND, record)
         stopping.write_manifest(self.run_dir)
         return detail
 
@@ -152,6 +155,10 @@ class Supervisor:
 
     def _finish(self, code: StopCode) -> None:
         self.parts.stop_programs()
+        self._work.put(None)
+        if self._worker.is_alive():
+            self._worker.join(WORKER_SECONDS_MAX)
+        self.loop.drain()
         if code is StopCode.DONE and self.contract.promote_auto:
             self.loop.record("promotion.decided", self.parts.promote())
         for notice in self.parts.tell(code):

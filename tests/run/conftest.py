@@ -1,0 +1,29 @@
+"""One state directory a session (so that the dependency layer is built once), one stage a test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from runrig import Rig
+
+from inbounds.demo import stage
+from inbounds.run.home import Home, open_home
+from inbounds.sandbox.probe import probe
+
+
+@pytest.fixture(scope="session")
+def state_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A state directory of this session's own."""
+    facts = probe()
+    if facts.level < 1:
+        pytest.skip(f"no jail can be made here: {facts.problem or ', '.join(facts.lacking)}")
+    return open_home(Path(tmp_path_factory.mktemp("inbounds-state")))
+
+
+@pytest.fixture
+def rig(state_home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    """A stage of the demo's repository, and runs on it."""
+    monkeypatch.setenv("INBOUNDS_HOME", str(state_home.path))
+    made = Rig(state_home, stage.build(state_home.path))
+    yield made
+    made.close()
