@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # signal without its enums: 7 ms of every start
 import _socket
-import array
 import marshal
 import os
 import resource
@@ -60,7 +59,11 @@ def tell(control: _socket.socket, words: dict[str, str], descriptors: list[int] 
     """Send one report: length, then "name<TAB>value" lines; the supervisor parses it as untrusted text."""
     lines = (f"{name}\t{value}".replace("\n", " ") for name, value in words.items())
     text = "\n".join(lines).encode("utf-8", "replace")
-    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", descriptors).tobytes())] if descriptors else []
+    rights = (
+        [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(descriptors)}i", *descriptors))]
+        if descriptors
+        else []
+    )
     control.sendmsg([struct.pack("!I", len(text)), text], rights)
 
 
