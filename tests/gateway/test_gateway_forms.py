@@ -46,6 +46,11 @@ CODEX = {
     "model": "m",
     "instructions": "You are",
     "input": [
+        {
+            "type": "additional_tools",
+            "role": "developer",
+            "tools": [{"type": "namespace", "name": "functions", "tools": [{"type": "custom", "name": "exec"}]}],
+        },
         {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "x"}]},
         {"type": "reasoning", "summary": [{"type": "summary_text", "text": "s"}], "encrypted_content": "gAAA"},
         {"type": "function_call", "name": "shell", "arguments": "{}", "call_id": "c"},
@@ -92,6 +97,8 @@ CHAT_PARTS = [{"role": "user", "content": [{"type": "input_audio", "input_audio"
         (Format.RESPONSES, {"tools": [{"type": "web_search", "external_web_access": False}]}),
         (Format.RESPONSES, {"tools": [{"type": "mcp", "server_url": "https://evil"}]}),
         (Format.RESPONSES, {"tools": [{"type": "namespace", "tools": [{"type": "code_interpreter"}]}]}),
+        (Format.RESPONSES, {"input": [{"type": "additional_tools", "tools": [{"type": "web_search"}]}]}),
+        (Format.RESPONSES, {"input": [{"id": "msg_1"}]}),
         (Format.RESPONSES, {"previous_response_id": "resp_1"}),
         (Format.RESPONSES, {"conversation": "c"}),
         (Format.RESPONSES, {"background": True}),

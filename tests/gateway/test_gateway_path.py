@@ -122,6 +122,7 @@ def test_every_other_route_is_refused(launch, provider, path):
     assert gateway.ask(path).status == 404
     assert gateway.ask(path, method="GET").status == 404
     assert gateway.ask("http://127.0.0.1:1/v1/files", method="GET").status == 404
+    assert gateway.ask("/", method="HEAD", token=None).status == 404
     assert not provider.seen
 
 

@@ -78,7 +78,7 @@ CONTENT_TYPES: dict[Format, frozenset[str]] = {
     Format.CHAT: frozenset({"text", "image_url", "refusal"}),
     Format.RESPONSES: _words(
         "message function_call function_call_output custom_tool_call custom_tool_call_output local_shell_call "
-        "local_shell_call_output apply_patch_call apply_patch_call_output reasoning "
+        "local_shell_call_output apply_patch_call apply_patch_call_output reasoning additional_tools "
         "input_text output_text input_image refusal summary_text reasoning_text text"
     ),
     Format.MESSAGES: _words(

@@ -238,7 +238,9 @@ def _refuse_content(wire: Format, body: dict[str, Any]) -> Refusal | None:
         kind = part.get("type")
         if kind is not None and (not isinstance(kind, str) or kind not in known):
             return _feature(f"content of type {str(kind)[:80]!r}", allowed.FETCHES)
-        refused = _refuse_source(kind, part)
+        if kind is None and part.get("role") is None:
+            return _feature("an untyped item", allowed.STORED)  # OpenAI reads {"id": ...} as a reference
+        refused = _refuse_tools(wire, part.get("tools")) or _refuse_source(kind, part)
         if refused:
             return refused
     return None

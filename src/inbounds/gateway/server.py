@@ -76,6 +76,8 @@ class Gateway:
     async def handle(self, http: web.Request, role: str) -> web.StreamResponse:
         """Answer one request; a fault of ours is a clean 500 and never an open door."""
         wire = _wire_of(http.path)
+        if http.path == "/" and http.method in {"GET", "HEAD"}:
+            return web.Response(status=404)  # how agents try whether anything listens: no event, nothing asked
         try:
             refused = self._authenticate(http)
             if refused:
