@@ -144,7 +144,6 @@ def test_a_commit_from_elsewhere_is_refused(world):
     assert world.tip() is None
 
 
-@pytest.mark.req("I2")
 def test_what_landed_last_is_taken_back_whole(world):
     commit = world.change({"a.txt": "changed\n", "new.txt": "n\n"})
     landed = ask(world.request(commit))[1]["commit"]
@@ -157,7 +156,6 @@ def test_what_landed_last_is_taken_back_whole(world):
     assert (code, answer["outcome"]) == (1, "refused")
 
 
-@pytest.mark.req("I2")
 def test_earlier_work_is_taken_back_from_under_later_work(world):
     if hardened.version() < landing.MERGE_TREE_SINCE:
         pytest.skip("git merge-tree --write-tree came with git 2.38")

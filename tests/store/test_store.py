@@ -13,7 +13,7 @@ from inbounds.contracts.errors import HostError, OperatorError, RefusedError
 from inbounds.store import git as hardened
 from inbounds.store.blobs import blob_id
 from inbounds.store.export import Owner
-from inbounds.store.store import Store, repo_key
+from inbounds.store.store import Store, object_format_of, repo_key
 
 AUTHOR = "A Person <person@example.com>"
 
@@ -58,6 +58,18 @@ def test_work_trees_and_shallow_clones_are_fetched_from(store, source, place):
     other = Store.create(os.fspath(place / "other.git"))
     commit = other.fetch(os.fspath(place / "shallow"))
     assert other.ls(other.tree_of(commit)) == store.ls(store.tree_of(commit))
+
+
+def test_a_repository_of_sha256_objects(place):
+    git(place, "init", "-q", "-b", "main", "--object-format=sha256", "source")
+    commit = add(place / "source", {"f": "1\n"})
+    assert object_format_of(os.fspath(place / "source")) == "sha256"
+    store = Store.create(os.fspath(place / "store.git"), object_format="sha256")
+    assert store.fetch(os.fspath(place / "source")) == commit
+    tree = store.replace(store.tree_of(commit), {"g": store.write_blob(b"2\n")})
+    assert store.set_ref("refs/heads/agent/x", store.commit(tree, [commit], "m", AUTHOR, 1), None)
+    with pytest.raises(OperatorError, match="objects are sha256"):
+        Store.create(os.fspath(place / "other.git")).fetch(os.fspath(place / "source"))
 
 
 def test_partial_clones_are_refused_by_name(store, source, place):
@@ -389,3 +401,19 @@ except HostError as error:
     assert "free some disk space" in said[0]
     assert said[1] == "[]"
     assert "MiB are free" in said[2]
+
+
+def test_reading_many_ends_early_without_a_process_left(store):
+    with store.writing() as writer:
+        names = [writer.add(os.urandom(200_000)) for _ in range(40)]
+    with hardened.Batch(store.path, 1 << 20, buffered=True) as batch:
+        contents = batch.read_all(names)
+        assert len(next(contents)) == 200_000
+        contents.close()
+        process = batch._process
+    assert process.returncode is not None
+    with hardened.Batch(store.path, 1 << 20, buffered=True) as batch:
+        contents = batch.read_all([names[0], "0" * 40, *names])
+        next(contents)
+        with pytest.raises(HostError, match="cannot be read"):
+            next(contents)

@@ -1,6 +1,7 @@
 """Looking over, deleting and defusing what an agent left: links, pipes, depth, modes, names, mounts."""
 
 import os
+import random
 import resource
 import shutil
 import socket
@@ -12,6 +13,7 @@ import pytest
 
 from inbounds.contracts.errors import HostError
 from inbounds.store import descent, walk
+from inbounds.store.store import Store
 from inbounds.store.walk import Limits, is_dotgit, scan
 
 DEEP = 5_000
@@ -292,3 +294,23 @@ def test_inert_means_no_repository_no_execution(place):
         assert status(where) == 128
     assert not canary.exists()
     assert stat.S_IMODE((tree / "run").stat().st_mode) == 0o644
+
+
+def test_what_is_not_foreign_git_takes(place):
+    """Names near the ones that git refuses: were one missed here, an agent could make every snapshot fail by it."""
+    store = Store.create(os.fspath(place / "store.git"))
+    blob = store.write_blob(b"x")
+    seed = random.randrange(1 << 32)
+    chance = random.Random(seed)
+    pieces = [".git", "git", "GIT~1", "git~1", "gi7eba~1", ".gitmodules", "gitmod~1", "~", " ", ".", ":", "\\", "\u200c",
+              "\ufeff", "a", "\n", "~2", "..", "$INDEX", "\u2060", "modules"]  # fmt: skip
+    names = {"".join(chance.choices(pieces, k=chance.randint(1, 4))) for _ in range(4_000)} - {".", ".."}
+    for mode in (walk.FILE, walk.LINK):
+        taken = sorted(name for name in names if not walk.is_foreign(name, mode))
+        index = store.index(os.fspath(place / f"index{mode}"))
+        index.load(store.git("mktree"))
+        try:
+            index.update([], [(name, mode, blob) for name in taken])
+        except HostError as error:
+            pytest.fail(f"seed {seed}: {error}")
+        assert len(taken) > len(names) / 3

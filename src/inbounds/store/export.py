@@ -54,15 +54,30 @@ def export(git_dir: str, nodes: Iterable[Node], directory: str, owner: Owner | N
     Files get 644 or 755, directories 755. OperatorError for a submodule or a name that no checkout may create,
     HostError for a full disk and for anything already standing in a file's place.
     """
+    wanted = list(nodes)
+    for node in wanted:
+        _check(node)
     writer = _Writer(directory, owner)
     try:
-        with git.Batch(git_dir, FILE_BYTES_MAX) as batch:
-            return [(writer.write(node, batch), node.blob) for node in nodes]
+        with git.Batch(git_dir, FILE_BYTES_MAX, buffered=True) as batch:
+            contents = batch.read_all([node.blob for node in wanted])
+            with contextlib.closing(contents):
+                return [(writer.write(*pair), pair[0].blob) for pair in zip(wanted, contents, strict=True)]
     except OSError as error:
         fix = "free some disk space" if error.errno in FULL else ""
         raise HostError(f"a tree could not be written: {error}", where=directory, fix=fix) from error
     finally:
         writer.close()
+
+
+def _check(node: Node) -> None:
+    """Refuse what no checkout may create, before the first file is written."""
+    if node.mode == GITLINK:
+        raise OperatorError(f"{node.path!r} is a submodule", expected="files only", where=node.path)
+    if node.mode not in (FILE, EXECUTABLE, LINK):
+        raise HostError(f"{node.path!r} has mode {node.mode:o}", expected="a file or symbolic link")
+    if any(part in ("", ".", "..") or is_foreign(part, 0) for part in node.path.split("/")):
+        raise OperatorError(f"the tree names {node.path!r}", expected="names that a checkout may create")
 
 
 class _Writer:
@@ -77,16 +92,9 @@ class _Writer:
         os.close(self._handle)
         os.close(self._root)
 
-    def write(self, node: Node, batch: git.Batch) -> Entry:
+    def write(self, node: Node, content: bytes) -> Entry:
         parents, _, name = node.path.rpartition("/")
-        if node.mode == GITLINK:
-            raise OperatorError(f"{node.path!r} is a submodule", expected="files only", where=node.path)
-        if node.mode not in (FILE, EXECUTABLE, LINK, 0o100664):  # 100664 is found in very old histories
-            raise HostError(f"{node.path!r} has mode {node.mode:o}", expected="a file or symbolic link")
-        if any(part in ("", ".", "..") or is_foreign(part, 0) for part in node.path.split("/")):
-            raise OperatorError(f"the tree names {node.path!r}", expected="names that a checkout may create")
         self._enter(parents)
-        content = batch.read(node.blob)
         if node.mode == LINK:
             os.symlink(content, os.fsencode(name), dir_fd=self._handle)
             if self._owner:
@@ -94,8 +102,7 @@ class _Writer:
             info = os.stat(name, dir_fd=self._handle, follow_symlinks=False)
         else:
             info = self._file(name, content, 0o755 if node.mode == EXECUTABLE else 0o644)
-        mode = FILE if node.mode not in (EXECUTABLE, LINK) else node.mode
-        return Entry(node.path, mode, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_nlink)
+        return Entry(node.path, node.mode, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_nlink)
 
     def _file(self, name: str, content: bytes, mode: int) -> os.stat_result:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

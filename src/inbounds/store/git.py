@@ -12,8 +12,9 @@ import selectors
 import shutil
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import IO, Self
 
 from inbounds.contracts.errors import HostError
@@ -268,9 +269,9 @@ class Batch:
     Use as a context manager. An object is returned whole, so its size is limited by the caller.
     """
 
-    def __init__(self, git_dir: str, limit: int) -> None:
-        """`limit` in bytes per object: a larger one is a HostError."""
-        self._argv = command(["cat-file", "--batch"], git_dir=git_dir)
+    def __init__(self, git_dir: str, limit: int, *, buffered: bool = False) -> None:
+        """`limit` in bytes per object: a larger one is a HostError. `buffered` is for `read_all` only."""
+        self._argv = command(["cat-file", "--batch", *(["--buffer"] if buffered else [])], git_dir=git_dir)
         self._limit = limit
 
     def __enter__(self) -> Self:
@@ -303,6 +304,30 @@ class Batch:
             raise HostError("git cat-file was started without pipes", where="git")
         stdin.write(name.encode("ascii") + b"\n")
         stdin.flush()
+        return self._next(name, stdout)
+
+    def read_all(self, names: Sequence[str]) -> Generator[bytes, None, None]:
+        """The contents of many blobs in order, without a round trip for each: a thread asks while the caller reads."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is None or stdout is None:
+            raise HostError("git cat-file was started without pipes", where="git")
+
+        def ask(into: IO[bytes] = stdin) -> None:
+            with contextlib.suppress(BrokenPipeError, ValueError):  # the reader found an error and has closed all
+                into.write(b"".join(name.encode("ascii") + b"\n" for name in names))
+                into.close()
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        try:
+            for name in names:
+                yield self._next(name, stdout)
+        finally:
+            if self._process.poll() is None:
+                stdout.close()  # an early end: git stops at its next write, and so does the thread
+            asking.join()
+
+    def _next(self, name: str, stdout: IO[bytes]) -> bytes:
         header = stdout.readline(256).split()
         if len(header) != 3 or header[1] != b"blob":  # noqa: PLR2004 - id, type, size
             said = b" ".join(header).decode("ascii", "replace")

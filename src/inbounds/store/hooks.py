@@ -38,27 +38,38 @@ exit 0
 HOOKS = {"reference-transaction": _TRANSACTION, "update": _UPDATE}
 
 
+# Git's question whether a repository belongs to its reader (safe.directory) is about repositories that were come upon;
+# this project's git only reads those that the operator named, and root may run on a user's.
+TRUST = "inbounds-fetch.config"
+_TRUST_ALL = "[safe]\n\tdirectory = *\n"
+
+
 def install(git_dir: str) -> None:
-    """Put the hooks in place where they are missing or differ; a new file replaces the old one whole."""
+    """Put the hooks in place where they are missing or differ, and what `fetch` reads instead of a user's settings."""
     directory = os.path.join(git_dir, "hooks")
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         for name, text in HOOKS.items():
-            path = os.path.join(directory, name)
-            if _holds(path, text):
-                continue
-            scratch = f"{path}.{os.getpid()}"
-            with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o700), "w") as file:
-                file.write(text)
-                os.fchmod(file.fileno(), 0o700)
-            os.rename(scratch, path)
+            _put(os.path.join(directory, name), text, 0o700)
+        _put(os.path.join(git_dir, TRUST), _TRUST_ALL, 0o600)
     except OSError as error:
         raise HostError(f"the store's hooks cannot be written: {error}", where=directory) from error
 
 
-def _holds(path: str, text: str) -> bool:
+def _put(path: str, text: str, mode: int) -> None:
+    """A new file replaces the old one whole: another run may be reading it."""
+    if _holds(path, text, mode):
+        return
+    scratch = f"{path}.{os.getpid()}"
+    with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "w") as file:
+        file.write(text)
+        os.fchmod(file.fileno(), mode)
+    os.rename(scratch, path)
+
+
+def _holds(path: str, text: str, mode: int) -> bool:
     try:
         with open(path, encoding="utf-8") as file:
-            return file.read(len(text) + 1) == text and os.fstat(file.fileno()).st_mode & 0o111 != 0
+            return file.read(len(text) + 1) == text and os.fstat(file.fileno()).st_mode & 0o777 == mode
     except (FileNotFoundError, UnicodeDecodeError):
         return False

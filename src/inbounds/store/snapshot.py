@@ -4,6 +4,7 @@ The tree is the base tree with the writable part replaced; protected paths alway
 the base's own, so an agent can't hide a file by writing one. Knows nothing of jails or judges.
 """
 
+import itertools
 import os
 import posixpath
 import time
@@ -154,10 +155,10 @@ class Snapshots:
             why=why,
             files=len(entries),
             bytes=found.bytes,
-            foreign=tuple(self._part.repository_path(path) for path in found.foreign[:NAMED_MAX]),
-            protected_changed=guarded[:NAMED_MAX],
-            ignored=tuple(sorted(ignored))[:NAMED_MAX],
-            links_out=tuple(sorted(self._links))[:NAMED_MAX],
+            foreign=_shown(self._part.repository_path(path) for path in found.foreign),
+            protected_changed=_shown(guarded),
+            ignored=_shown(sorted(ignored)),
+            links_out=_shown(sorted(self._links)),
         )
 
     def _unchanged(self, path: str, entry: Entry) -> bool:
@@ -235,6 +236,12 @@ class Snapshots:
             hits = {os.fsdecode(path[2:]) for path in out.split(b"\0")[:-1]}
             self._ignored.update((path, path in hits) for path in unknown)
         return {path for path in paths if self._ignored[path]}
+
+
+def _shown(paths: Iterable[str]) -> tuple[str, ...]:
+    """The first of these paths, fit for UTF-8: undecodable bytes are written out (they name nothing in a tree)."""
+    first = itertools.islice(paths, NAMED_MAX)
+    return tuple(path.encode("utf-8", "backslashreplace").decode("utf-8") for path in first)
 
 
 def _is_text(path: str) -> bool:

@@ -38,6 +38,13 @@ def repo_key(path: str) -> str:
     return f"{name}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}"
 
 
+def object_format_of(source: str) -> str:
+    """sha1 or sha256: what the repository at `source` names its objects by, for `Store.create`."""
+    env = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+    args = ["rev-parse", "--show-object-format"]
+    return git.run(args, git_dir=_repository(source, env), env=env).decode("ascii").strip()
+
+
 class Store:
     """One bare repository; every method is a few git processes, and their cost grows with what changed."""
 
@@ -89,7 +96,12 @@ class Store:
         _check_complete(source, git_dir, env)
         known = git.run(["rev-parse", "--show-object-format"], git_dir=git_dir, env=env).decode("ascii").strip()
         if known != self.object_format:
-            raise OperatorError(f"the repository's objects are {known}", expected=self.object_format, where=source)
+            raise OperatorError(
+                f"the repository's objects are {known} now, its store's are {self.object_format}",
+                expected="the object format that the store was made for",
+                fix=f"move {self.path} away",
+                where=source,
+            )
         asked = ["rev-parse", "--verify", "--quiet", "--end-of-options", rev + "^{commit}"]
         code, out = git.status(asked, git_dir=git_dir, env=env, ok=frozenset({0, 1, 128}))
         commit = out.decode("ascii", "replace").strip()
@@ -109,13 +121,7 @@ class Store:
 
         It was named by the operator; git's own question (safe.directory) is about repositories that were come upon.
         """
-        trust = os.path.join(self.path, "inbounds-fetch.config")
-        try:
-            with open(trust, "w", encoding="ascii") as file:
-                file.write("[safe]\n\tdirectory = *\n")
-        except OSError as error:
-            raise HostError(f"the store cannot be written: {error.strerror}", where=self.path) from error
-        return {"GIT_CONFIG_GLOBAL": trust}
+        return {"GIT_CONFIG_GLOBAL": os.path.join(self.path, hooks.TRUST)}
 
     def refuse_unsupported(self, tree: str) -> None:
         """OperatorError, naming the paths, if the tree has submodules or files whose content is elsewhere (LFS)."""

@@ -4,6 +4,7 @@ Paths are str with undecodable bytes as surrogates (os.fsdecode); showing them i
 """
 
 import os
+import stat
 from dataclasses import dataclass
 
 from inbounds.contracts.errors import HostError
@@ -51,8 +52,13 @@ def nodes(listing: bytes) -> tuple[Node, ...]:
     for record in listing.split(b"\0")[:-1]:
         head, _, path = record.partition(b"\t")
         mode, kind, blob, size = head.decode("ascii").split()
-        found.append(Node(int(mode, 8), kind, blob, os.fsdecode(path), int(size) if size.isdigit() else -1))
+        found.append(Node(_canonical(int(mode, 8)), kind, blob, os.fsdecode(path), int(size) if size.isdigit() else -1))
     return tuple(found)
+
+
+def _canonical(mode: int) -> int:
+    """Files are 644 or 755 to git whatever a tree says (very old histories have 100664)."""
+    return mode if not stat.S_ISREG(mode) else 0o100755 if mode & stat.S_IXUSR else 0o100644
 
 
 def changes(raw: bytes) -> tuple[Change, ...]:

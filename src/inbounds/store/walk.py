@@ -16,6 +16,7 @@ FILE, EXECUTABLE, LINK = 0o100644, 0o100755, 0o120000
 REASONS_MAX = 100
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # HFS+ drops these from names (git's utf8.c is the list's source: CVE-2014-9390), so ".g<U+200C>it" is ".git" there.
+PREFIXES = frozenset({".git", "git~1", *(".git" + sign for sign in map(chr, range(128)))})
 HFS_IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 
 # ".gitmodules" with its NTFS short names; git refuses more of the hashed ones than can exist, and so does this.
@@ -83,6 +84,8 @@ class Scan:
 
 def is_dotgit(name: str) -> bool:
     """Whether some file system or git itself would take this name for ".git" (CVE-2014-9390, CVE-2019-1353)."""
+    if name.isascii() and "\\" not in name and name[:5].lower() not in PREFIXES:
+        return False  # nearly every name, at a tenth of the price
     pieces = HFS_IGNORED.sub("", name).lower().split("\\")
     return any(piece.split(":", 1)[0].rstrip(". ") in (".git", "git~1") for piece in pieces)
 
@@ -111,7 +114,7 @@ def scan(root: int, limits: Limits, *, own_git: bool = True) -> Scan:
                 os.close(handles.pop())
                 continue
             path = prefix + item.name
-            if len(os.fsencode(path)) > limits.path_bytes_max:
+            if len(path) * 4 > limits.path_bytes_max < len(os.fsencode(path)):
                 found.lacks("path too long", path[:200], f"limit {limits.path_bytes_max} bytes")
                 continue
             if is_dotgit(item.name):
@@ -184,7 +187,7 @@ def _entry(
         found.lacks("too much", path, f"more than {limits.bytes_max} bytes in all")
         return False
     git_mode = LINK if kind == stat.S_IFLNK else EXECUTABLE if mode & stat.S_IXUSR else FILE
-    if is_foreign(item.name, git_mode):
+    if git_mode == LINK and is_foreign(item.name, LINK):
         found.foreign.append(path)
         return False
     found.entries[path] = Entry(
