@@ -65,7 +65,9 @@ def _screen(evidence: "Evidence", *, ended: bool) -> None:
 
     from inbounds.console.terminal import run_summary
 
-    Console().print(run_summary(evidence.manifest))
+    console = Console(highlight=False)
+    # A pipe has no width: commands stay on their line there, whole.
+    (console if console.is_terminal else Console(highlight=False, width=160)).print(run_summary(evidence.manifest))
     failing = [check for check in evidence.verification.checks if not check.ok]
     if ended and failing:
         say("\nTHIS EVIDENCE DOES NOT HOLD, trust nothing above:")
