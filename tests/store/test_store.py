@@ -417,3 +417,12 @@ def test_reading_many_ends_early_without_a_process_left(store):
         next(contents)
         with pytest.raises(HostError, match="cannot be read"):
             next(contents)
+
+
+def test_thousands_of_files_are_replaced_at_once(store, source):
+    tree = store.tree_of(store.fetch(os.fspath(source)))
+    blob = store.write_blob(b"t")
+    names = {f"{'long' * 40}/{number}": blob for number in range(20_000)}
+    new = store.replace(tree, {**names, "run": blob})
+    assert store.modes(new, ["run"]) == {"run": 0o100755}
+    assert len(store.ls(new)) == 20_000 + len(store.ls(tree))

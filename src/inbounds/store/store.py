@@ -29,6 +29,7 @@ RENAMES_MAX = 1_000  # candidates compared for renames: cost is their square
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 LFS_POINTER_BYTES_MAX = 1_024  # the LFS specification's own bound
 NAMES_SHOWN = 10
+NAMED_MAX = 500  # paths on one command line (ARG_MAX is 2 MiB); with more, the whole tree is listed
 
 
 def repo_key(path: str) -> str:
@@ -217,7 +218,8 @@ class Store:
         """The tree with the given paths set to blobs (the mode kept, 644 for a new one) or, with None, without them."""
         if not wanted:
             return self.tree_of(tree)
-        modes = {node.path: node.mode for node in self.ls(tree, tuple(wanted)) if node.mode != LINK}
+        few = tuple(wanted) if len(wanted) <= NAMED_MAX else ()
+        modes = {node.path: node.mode for node in self.ls(tree, few) if node.mode != LINK}
         with self._scratch_index() as index:
             index.load(_object(tree))
             index.update(
