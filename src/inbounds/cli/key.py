@@ -3,6 +3,7 @@
 A key is never an argument (every user of a host can read argv) and never printed.
 """
 
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from inbounds.cli.output import emit, say
 if TYPE_CHECKING:
     from inbounds.gateway.keys import KeyStore
 
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")  # as KeyStore takes them; keys are longer, or have capitals
 STDIN_BYTES_MAX = 8_192  # twice the longest key taken
 
 
@@ -29,15 +31,17 @@ def add(provider: str, rest: tuple[str, ...], as_json: bool) -> None:
     """Keep a key of PROVIDER (anthropic, openai, …), typed at a hidden prompt or piped in."""
     from inbounds.contracts.errors import OperatorError
 
-    if rest:
+    if rest or not _named(provider):
         raise OperatorError(
-            "a key among the arguments: every user of this host could read it, and it is in the shell's history now",
-            expected="the key on standard input or at the prompt",
-            fix=f"inbounds key add {_plain(provider)}   (and replace that key at the provider)",
+            "a key among the arguments: every user of this host could read it, and it is in the shell's history now"
+            if rest
+            else "a provider that is no name (a key, perhaps: it is not repeated here)",
+            expected="a name such as anthropic or openai, and the key on standard input or at the prompt",
+            fix="inbounds key add anthropic   (and replace a key that was typed here at its provider)",
         )
     store = _store()
     if sys.stdin.isatty():
-        held = str(click.prompt(f"Key of {_plain(provider)} (not shown)", hide_input=True))
+        held = str(click.prompt(f"Key of {provider} (not shown)", hide_input=True))
     else:
         held = sys.stdin.read(STDIN_BYTES_MAX)
     fact = store.add(provider, held)
@@ -68,6 +72,8 @@ def remove(provider: str, as_json: bool) -> None:
     """Forget the stored key of PROVIDER."""
     from inbounds.contracts.errors import OperatorError
 
+    if not _named(provider):
+        raise OperatorError("a provider that is no name", fix="inbounds key list")
     if not _store().remove(provider):
         raise OperatorError(f"no key of {provider} is stored", fix="inbounds key list")
     if as_json:
@@ -83,6 +89,8 @@ def _store() -> "KeyStore":
     return KeyStore(open_home().keys)
 
 
-def _plain(provider: str) -> str:
-    """A provider as it may be shown: whoever swapped the arguments has put the key here."""
-    return provider if len(provider) <= 32 and provider.islower() and provider.isalpha() else "PROVIDER"  # noqa: PLR2004 - as KeyStore
+def _named(provider: str) -> bool:
+    """Whether it can be shown: whoever swapped or forgot an argument has put the key here."""
+    from inbounds.gateway.settings import BUILT_IN
+
+    return provider in BUILT_IN or (NAME.fullmatch(provider) is not None and not provider.startswith("sk-"))

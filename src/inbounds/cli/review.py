@@ -18,30 +18,32 @@ if TYPE_CHECKING:
 def command(run: str | None, show: bool | None, as_json: bool) -> int:
     """What RUN (the latest by default) did, what was refused, and what it needs from you."""
     from inbounds.console import report
-    from inbounds.contracts.errors import EXIT_REFUSED
+    from inbounds.contracts.errors import EXIT_REFUSED, OperatorError
     from inbounds.run import recovery
     from inbounds.run.home import open_home
 
     home = open_home()
     run_id = home.find(run)
     run_dir = home.run(run_id)
+    if not (run_dir / "journal.jsonl").exists():
+        raise OperatorError(f"{run_id} has no journal yet", fix=f"inbounds status {run_id}")
     evidence = report.gather(run_dir)
     ended = any(record.kind == "run.finished" for record in evidence.records)
     path = run_dir / report.REPORT_NAME
     if not path.exists() and not recovery.locked(run_dir):
         report.render(run_dir)
-    tampered = ended and not evidence.verification.ok
+    doubt = _doubt(evidence, ended=ended)
     if as_json:
-        emit(_facts(run_id, evidence, ended=ended, report=str(path) if path.exists() else ""))
+        emit(_facts(run_id, evidence, doubt, ended=ended, report=str(path) if path.exists() else ""))
     else:
-        _screen(evidence, ended=ended)
+        _screen(evidence, doubt, ended=ended)
         say(f"report: {path}" if path.exists() else "report: comes with the end of the run")
     if path.exists() and not as_json and (show or (show is None and _desktop())):
         click.launch(str(path))
-    return EXIT_REFUSED if tampered else 0
+    return EXIT_REFUSED if doubt else 0
 
 
-def _facts(run_id: str, evidence: "Evidence", *, ended: bool, report: str) -> dict[str, Any]:
+def _facts(run_id: str, evidence: "Evidence", doubt: list[str], *, ended: bool, report: str) -> dict[str, Any]:
     from inbounds.console.advice import advise
 
     advice = advise(evidence.manifest)
@@ -54,13 +56,25 @@ def _facts(run_id: str, evidence: "Evidence", *, ended: bool, report: str) -> di
         "needs_decision": advice.needs_decision,
         "next": [{"command": command, "does": does} for command, does in advice.steps],
         "report": report,
-        "verified": evidence.verification.ok if ended else None,
-        "checks": evidence.verification.as_json()["checks"] if ended else [],
+        "verified": not doubt if ended or doubt else None,
+        "checks": evidence.verification.as_json()["checks"],
         "manifest": evidence.manifest,
     }
 
 
-def _screen(evidence: "Evidence", *, ended: bool) -> None:
+def _doubt(evidence: "Evidence", *, ended: bool) -> list[str]:
+    """What does not hold; of a run without its end only what no honest writer leaves: a broken or shortened chain."""
+    failing = [check for check in evidence.verification.checks if not check.ok]
+    if not ended:
+        failing = [
+            c
+            for c in failing
+            if (c.name == "chain" and ": torn:" not in c.detail) or c.detail.startswith(("truncated", "rewritten"))
+        ]
+    return [f"{check.name}: {check.detail}" for check in failing]
+
+
+def _screen(evidence: "Evidence", doubt: list[str], *, ended: bool) -> None:
     from rich.console import Console
 
     from inbounds.console.terminal import run_summary
@@ -68,11 +82,10 @@ def _screen(evidence: "Evidence", *, ended: bool) -> None:
     console = Console(highlight=False)
     # A pipe has no width: commands stay on their line there, whole.
     (console if console.is_terminal else Console(highlight=False, width=160)).print(run_summary(evidence.manifest))
-    failing = [check for check in evidence.verification.checks if not check.ok]
-    if ended and failing:
+    if doubt:
         say("\nTHIS EVIDENCE DOES NOT HOLD, trust nothing above:")
-        for check in failing:
-            say(f"  {check.name}: {check.detail}")
+        for line in doubt:
+            say(f"  {line}")
     elif ended:
         say("\nverified: journal, anchors, manifest and contract hold")
 
