@@ -93,6 +93,9 @@ def test_a_spent_budget_is_402_in_the_agents_own_shape(launch, provider, wire):
     assert "retrying" in message
     assert answer.json.get("type") == ("error" if wire is Format.MESSAGES else None)
     assert gateway.wait("spent")[0]["cap"] == "run"
+    assert gateway.ask(wire).status == 402
+    assert len(gateway.wait("refused", 2)) == 2
+    assert len(gateway.events("spent")) == 1  # an alert is sent once
     assert not provider.seen
 
 

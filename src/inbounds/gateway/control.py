@@ -37,7 +37,7 @@ class GatewayProcess:
         self._sock = sock
         self._on_event = on_event
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._waiting: dict[tuple[str, Any], queue.SimpleQueue[Event]] = {}
+        self._waiting: list[tuple[tuple[str, Any], queue.SimpleQueue[Event]]] = []
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._gone = threading.Event()
@@ -170,7 +170,8 @@ class GatewayProcess:
 
     def _ask(self, message: Event, key: tuple[str, Any], descriptors: tuple[int, ...] = ()) -> Event:
         answers: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._waiting[key] = answers
+        waiting = (key, answers)
+        self._waiting.append(waiting)
         try:
             if self.gone:
                 return {"event": "gone"}
@@ -179,7 +180,7 @@ class GatewayProcess:
         except queue.Empty:
             raise HostError(f"the gateway does not answer {message['op']}", where="inbounds.gateway") from None
         finally:
-            self._waiting.pop(key, None)
+            self._waiting.remove(waiting)
 
     def _listen(self) -> None:
         """Read events until the gateway ends; then say that it is gone."""
@@ -200,7 +201,7 @@ class GatewayProcess:
 
     def _tell(self, event: Event) -> None:
         kind = event.get("event")
-        for key, answers in list(self._waiting.items()):
+        for key, answers in list(self._waiting):
             named = {"attached": event.get("role"), "attach_refused": event.get("role"), "status": event.get("id")}
             if kind == "gone" or (key[1] == named.get(str(kind)) and _answers(key[0], str(kind))):
                 answers.put(event)

@@ -7,7 +7,7 @@ nothing can have been billed, or unknown, which stays charged at the bound (G9).
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -194,7 +194,7 @@ class Exchange:
 
     def refuse(self, refusal: Refusal) -> web.Response:
         """Answer in the agent's own format, and say so to the supervisor."""
-        return answer_refusal(self.desk.emit, refusal, self.request.wire, self.request.model)
+        return answer_refusal(self.desk.lease, refusal, self.request.wire, self.request.model)
 
     async def _charge(self, reading: Reading) -> None:
         """Settle from a final, readable usage; otherwise the bound stands."""
@@ -350,20 +350,7 @@ def error_event(wire: Format, refusal: Refusal) -> bytes:
     return head + b"data: " + refusal.body(wire) + b"\n\n"
 
 
-def answer_refusal(
-    emit: Callable[[dict[str, Any]], None], refusal: Refusal, wire: Format | None, model: str
-) -> web.Response:
+def answer_refusal(lease: Lease, refusal: Refusal, wire: Format | None, model: str) -> web.Response:
     """The HTTP answer for a refusal; the supervisor hears of it first."""
-    shown = replace(refusal, detail=refusal.detail[:200])
-    emit(
-        {
-            "event": "refused",
-            "reason": shown.reason,
-            "status": shown.status,
-            "model": model[:200],
-            "detail": shown.detail or shown.message[:300],
-        }
-    )
-    if shown.cap:
-        emit({"event": "spent", "cap": shown.cap, "detail": shown.message})
-    return web.Response(status=shown.status, body=shown.body(wire), headers=shown.headers())
+    lease.tell_refused(refusal, model)
+    return web.Response(status=refusal.status, body=refusal.body(wire), headers=refusal.headers())

@@ -12,6 +12,7 @@ from inbounds.gateway.config import Caps
 from inbounds.gateway.refusal import Refusal
 
 INFLIGHT_MAX = 64  # requests at once; agents run a handful of subagents
+DETAIL_CHARS_MAX = 300  # of what an agent sent, repeated in an event
 CLOSE_SECONDS = 10  # for those in flight to be charged after a close; they only have to write the ledger
 
 
@@ -28,6 +29,7 @@ class Lease:
     closed: str = ""
     _inflight: dict[int, Callable[[], Any]] = field(default_factory=dict)
     _next: int = 0
+    _told: set[str] = field(default_factory=set)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
     _settled: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -43,7 +45,6 @@ class Lease:
                 402,
                 "lease_closed",
                 f"this run was stopped ({self.closed}); no further request is accepted.",
-                cap="lease",
             )
         if self.stalled():
             return Refusal(503, "busy", "the supervisor does not keep up with what happens here.", retry_after_s=10)
@@ -70,10 +71,30 @@ class Lease:
     def begin(self, iteration: int) -> None:
         """A new iteration begins: its turns start at zero."""
         self.iteration, self.turns = iteration, 0
+        self._told.discard("turns")
 
     def tell_turns(self) -> None:
         """One more model request was admitted (and counted in `turns`)."""
         self.emit({"event": "turns", "n": self.iteration, "total": self.turns})
+
+    def tell_refused(self, refusal: Refusal, model: str) -> None:
+        """The supervisor hears of every refusal, and once of every cap that is exhausted."""
+        detail = refusal.detail[:DETAIL_CHARS_MAX] or refusal.message[:DETAIL_CHARS_MAX]
+        facts = {
+            "reason": refusal.reason,
+            "status": refusal.status,
+            "model": model[:DETAIL_CHARS_MAX],
+            "detail": detail,
+        }
+        self.emit({"event": "refused", **facts})
+        if refusal.cap:
+            self.tell_spent(refusal.cap, refusal.message)
+
+    def tell_spent(self, cap: str, detail: str) -> None:
+        """A cap is exhausted; said once."""
+        if cap not in self._told:
+            self._told.add(cap)
+            self.emit({"event": "spent", "cap": cap, "detail": detail})
 
     def fits_tool_calls(self, more: int) -> bool:
         """Whether a reply with so many tool calls stays within the cap."""
@@ -86,7 +107,7 @@ class Lease:
         self.tool_calls += more
         self.emit({"event": "tool_calls", "total": self.tool_calls})
         if not self.fits_tool_calls(0):
-            self.emit({"event": "spent", "cap": "tool_calls", "total": self.tool_calls})
+            self.tell_spent("tool_calls", f"the model asked for {self.tool_calls} tool calls")
             self.close("the cap on tool calls is reached")
 
     def enter(self, abort: Callable[[], Any]) -> int:

@@ -4,7 +4,6 @@ Order matters: open what is needed, seal, start threads, accept. Knows nothing o
 """
 
 import asyncio
-import contextlib
 import json
 import os
 import socket
@@ -18,7 +17,7 @@ from aiohttp import web
 
 from inbounds.contracts.errors import InboundsError, OperatorError
 from inbounds.gateway import channel
-from inbounds.gateway.clerk import Clerk
+from inbounds.gateway.clerk import Clerk, LedgerFailedError
 from inbounds.gateway.config import GatewayConfig
 from inbounds.gateway.exchange import Desk
 from inbounds.gateway.forward import Forwarder, ports
@@ -177,8 +176,10 @@ class Program:
         await self.gateway.desk.forwarder.close()
         now = int(time.time() * 1000)
         desk = self.gateway.desk
-        with contextlib.suppress(Exception):  # reserved stays spent either way; the next gateway notes it
+        try:
             await desk.clerk.do(lambda: desk.account.close(now, lease.closed))
+        except LedgerFailedError as error:  # reserved stays spent either way; the next gateway notes it
+            self.emitter.emit({"event": "ledger_failed", "detail": str(error)})
 
 
 def _warm() -> None:

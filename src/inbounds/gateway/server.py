@@ -97,7 +97,7 @@ class Gateway:
             return self._refuse(Refusal(402, "ledger", "the ledger can't be written, so nothing is forwarded."), wire)
 
     def _refuse(self, refusal: Refusal, wire: Format | None, model: str = "") -> web.Response:
-        return answer_refusal(self.desk.emit, refusal, wire, model)
+        return answer_refusal(self.desk.lease, refusal, wire, model)
 
     def _authenticate(self, http: web.Request) -> Refusal | None:
         """Every credential that is shown must be this run's token, and one must be (compared in constant time)."""
