@@ -3,6 +3,7 @@
 Knows the gateway's control channel; decides nothing.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,6 +49,7 @@ def configuration(home: Home, contract: Contract, settings: Mapping[str, Any], t
 def start(config: GatewayConfig, keys_fd: int, post: Post) -> GatewayProcess:
     """Start the gateway; its events become records through `post`."""
     gateway = GatewayProcess.start(config, lambda event: hear(event, post), keys_fd=keys_fd)
+    os.close(keys_fd)
     post("gateway.started", {"pid": gateway.pid, "seal": dict(gateway.ready.get("seal", {}))})
     return gateway
 
@@ -67,6 +69,10 @@ def hear(event: Mapping[str, Any], post: Post) -> None:
                 f"a provider billed {data.get('cost_micro_usd')}, bound {data.get('bound_micro_usd')} micro-dollars"
             )
             post(Failed.KIND, {"part": "gateway", "detail": detail})
+        case "counted":
+            post("external.call", {"purpose": "counting tokens", **data})
+        case "ledger_failed":
+            post(Failed.KIND, {"part": "gateway", "detail": f"the ledger failed: {data.get('why', '')}"})
         case "gone":
             if not data.get("expected"):
                 post(Failed.KIND, {"part": "gateway", "detail": f"it ended by itself with {data.get('exit')}"})
