@@ -82,6 +82,8 @@ def stage(sources: list[int]) -> None:
         )
         checked("move_mount", int(moved))
         os.close(tree)
+    # the clones were in their originals' peer groups until now
+    checked("private mounts", libc.mount(None, b"/", None, ctypes.c_ulong(MS_REC_PRIVATE), None))
 
 
 def become_bubblewrap(request: dict[str, Any], descriptors: list[int], parent: int) -> NoReturn:
