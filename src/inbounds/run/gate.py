@@ -72,7 +72,7 @@ def hear(event: Mapping[str, Any], post: Post) -> None:
         case "counted":
             post("external.call", {"purpose": "counting tokens", **data})
         case "ledger_failed":
-            post(Failed.KIND, {"part": "gateway", "detail": f"the ledger failed: {data.get('why', '')}"})
+            post(Failed.KIND, {"part": "gateway", "detail": f"the ledger failed: {data.get('detail', '')}"})
         case "gone":
             if not data.get("expected"):
                 post(Failed.KIND, {"part": "gateway", "detail": f"it ended by itself with {data.get('exit')}"})
