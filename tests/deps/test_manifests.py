@@ -43,7 +43,6 @@ def test_includes_are_followed_and_the_project_itself_is_left_out() -> None:
     assert manifests.find(files, "other")[0].files["requirements.txt"] == b"never\n"
 
 
-@pytest.mark.req("N8")
 @pytest.mark.parametrize(
     "line",
     [

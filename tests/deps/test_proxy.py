@@ -106,7 +106,6 @@ def test_pages_name_files_and_named_files_are_fetched(
     assert "secret" not in json.dumps([running.proxy.events, running.proxy.ready])
 
 
-@pytest.mark.req("N8")
 @pytest.mark.parametrize(
     ("method", "path", "data", "status"),
     [

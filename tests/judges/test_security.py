@@ -185,7 +185,6 @@ def review(run_job_unboxed: RunJob, tmp_path: Path) -> Callable[[dict[str, tuple
     return run
 
 
-@pytest.mark.req("N2")
 def test_a_grave_finding_on_a_new_line_fails(review: Callable[..., Verdict]) -> None:
     verdict = review({"src/a.py": (None, BAD), "-x.py": (None, "x = 1\n")})
     assert verdict.outcome is Outcome.FAIL, verdict

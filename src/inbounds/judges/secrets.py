@@ -199,13 +199,20 @@ def _tail(raw: bytes) -> bytes:
 
 def _decoys(material: Material) -> Iterator[Finding]:
     """Decoy contents, as they are, split, in base64 at any alignment, in hex: only reading a decoy yields them."""
+    shapes: dict[str, list[bytes]] = {}
     for name, secret in material.decoys.items():
         if len(secret) < DECOY_BYTES_MIN:
             raise ValueError(f"decoy {name!r} has fewer than {DECOY_BYTES_MIN} bytes")
-        shapes = _shapes(secret)
-        for block in material.added:
-            joined = _JOINTS.sub(b"", block.text)
-            if any(shape in block.text or _JOINTS.sub(b"", shape) in joined for shape in shapes):
+        plain = _shapes(secret)
+        shapes[name] = [
+            *plain,
+            *(joined for shape in plain if len(joined := _JOINTS.sub(b"", shape)) >= DECOY_BYTES_MIN),
+        ]
+    for block in material.added:
+        # joined, so that a literal split over lines or operators is seen; beside it the text as it stands
+        texts = (block.text, _JOINTS.sub(b"", block.text)) if shapes else ()
+        for name, forms in shapes.items():
+            if any(form in text for text in texts for form in forms):
                 message = f"the content of decoy {shown(name)}: it was opened and carried off"
                 yield Finding("secrets.decoy", Severity.CRITICAL, shown(block.path), message, block.line)
 

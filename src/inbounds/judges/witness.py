@@ -6,6 +6,8 @@ reported as failed, beside the repository's own: a blanket forger turns them gre
 shares this process and can read all of it: this raises the price of forging, it does not make it impossible.
 """
 
+from __future__ import annotations  # older pytest has no pytest.Config to evaluate
+
 import hashlib
 import json
 import os
@@ -44,10 +46,10 @@ class Witness:
                 setattr(config.option, option, value)
         self._say(start=pytest.__version__, python=sys.version.split()[0])
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)  # the old form: projects pin pytest 6 and 7
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Any:
         """After everybody else's say over what runs, add one canary to each module that has test functions."""
-        result = yield
+        yield
         modules: dict[str, Any] = {}
         at: dict[str, int] = {}
         for index, item in enumerate(items):
@@ -61,7 +63,6 @@ class Witness:
             made = pytest.Function.from_parent(modules[path], name=name, callobj=_canary)
             items.insert(at[path], made)
             self._say(canary=made.nodeid)
-        return result
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A module that could not be collected holds tests that nobody ran."""
