@@ -89,7 +89,7 @@ def locate() -> Path:
 
 def open_home(path: Path | None = None) -> Home:
     """Make or check the state directory; HostError if it is not ours, not private, or of a newer version."""
-    path = path or locate()
+    path = Path(os.path.realpath(path or locate()))  # a bind source must not pass through a symbolic link
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = path.stat()

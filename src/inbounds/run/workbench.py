@@ -78,6 +78,7 @@ class Workbench:
                 ),
                 limits=self.limits,
                 deadline_ms=job.deadline_ms,
+                local_servers=job.role == "tester",  # test suites start servers of their own on the jail's loopback
             ),
             directory,
         )
