@@ -57,37 +57,63 @@ def event_line(record: Record) -> str:
 
 
 def contract_screen(contract: dict[str, Any], blast: dict[str, Any]) -> Any:
-    """What is about to be signed, as a Rich renderable that fits one screen of 80 columns."""
-    from rich import box
+    """What is about to be signed, as a Rich renderable for one screen of 80 by 24: no frames, nothing said twice."""
     from rich.console import Group
-    from rich.panel import Panel
+    from rich.rule import Rule
     from rich.table import Table
     from rich.text import Text
 
-    asked = Table.grid(padding=(0, 2))
-    asked.add_column(style="dim", no_wrap=True)
-    asked.add_column()
-    for name in ("goal", "thread", "agent", "model", "branch"):
-        if contract.get(name):
-            asked.add_row(name, Text(visible(str(contract[name]), limit=300)))
+    grid = [Table.grid(padding=(0, 1)) for _ in range(2)]
+    for table in grid:
+        table.add_column(style="dim", no_wrap=True, width=LABEL_CHARS)
+        table.add_column(overflow="fold")
+    for name, words in _asked(contract):
+        grid[0].add_row(name, Text(visible(words, limit=300), style="green" if name == _MUST else ""))
+    for name, words in _reach(blast):
+        grid[1].add_row(name, Text(visible(words, limit=600)))
+    return Group(grid[0], Rule("what it can touch at most", align="left", style="dim"), grid[1])
+
+
+LABEL_CHARS = 13  # the longest that is shown, "may not write"
+_MUST = "must pass"
+_AT_MOST = ("money_at_most", "time_at_most", "resources_at_most")
+SHOWN_MAX = 4  # of a list's items; the report has them all
+ACCEPT_SHOWN_MAX = 5
+
+
+def _asked(contract: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a person asked for, as (name, words); a drafted requirement repeats the goal and is not shown for it."""
+    goal, model = str(contract.get("goal") or ""), contract.get("model")
+    rows = [("goal", goal)] if goal else []
+    where = [str(contract.get("agent") or "?"), *([f"with {model}"] if model else [])]
+    rows.append(("agent", f"{' '.join(where)}, in thread {contract.get('thread', '?')}"))
     for requirement in list(contract.get("requirements", []))[:10]:
-        accept = [str(item.get("test", "")) for item in requirement.get("acceptance", [])][:5]
-        words = f"{requirement.get('objective', '')}  [{requirement.get('owner', '')}]"
-        asked.add_row(visible(str(requirement.get("id", "")), limit=80), Text(visible(words, limit=300)))
-        for test in accept:
-            asked.add_row("", Text(f"must pass: {visible(test, limit=200)}", style="green"))
-    reach = Table.grid(padding=(0, 2))
-    reach.add_column(style="dim", no_wrap=True)
-    reach.add_column()
+        objective = str(requirement.get("objective", ""))
+        words = f"{requirement.get('id', '')} of {requirement.get('owner', '')}"
+        rows.append(("requirement", words if objective == goal else f"{words}: {objective}"))
+        tests = [str(item.get("test", "")) for item in requirement.get("acceptance", [])]
+        rows += [(_MUST, test) for test in tests[:ACCEPT_SHOWN_MAX]]
+        if len(tests) > ACCEPT_SHOWN_MAX:
+            rows.append(("", f"and {len(tests) - ACCEPT_SHOWN_MAX} more"))
+    return rows
+
+
+def _reach(blast: dict[str, Any]) -> list[tuple[str, str]]:
+    """A blast radius as (label, words), the three ceilings on one line, a remark that all items share said once."""
+    rows: list[tuple[str, str]] = []
     for key, value in ordered(blast):
-        items = value if isinstance(value, list) else [value]
-        shown = ", ".join(visible(str(item), limit=120) for item in items[:4])
-        more = f" and {len(items) - 4} more" if len(items) > 4 else ""  # noqa: PLR2004 - the four shown above
-        reach.add_row(label(key), Text(shown + more))
-    return Group(
-        Panel(asked, title="what is asked", title_align="left", box=box.ROUNDED, border_style="dim"),
-        Panel(reach, title="what it can touch at most", title_align="left", box=box.ROUNDED, border_style="dim"),
-    )
+        if key in _AT_MOST[1:]:
+            continue
+        if key == _AT_MOST[0]:
+            rows.append(("at most", ", ".join(str(blast[name]) for name in _AT_MOST if name in blast)))
+            continue
+        items = [str(item) for item in value] if isinstance(value, list) else [str(value)]
+        remarks = {item.partition(" (")[1:] for item in items}
+        shared = "".join(remarks.pop()) if len(items) > 1 and len(remarks) == 1 else ""
+        shown = ", ".join(item.removesuffix(shared) for item in items[:SHOWN_MAX])
+        more = f" and {len(items) - SHOWN_MAX} more" if len(items) > SHOWN_MAX else ""
+        rows.append((label(key), shown + more + shared))
+    return rows
 
 
 def run_summary(manifest: dict[str, Any]) -> Any:
