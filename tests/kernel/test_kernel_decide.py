@@ -135,7 +135,7 @@ def test_done_needs_every_required_judge_and_every_acceptance_test(
     end = [IterationFinished(1, "tree1", changed, True, missing, missing), CommitMade(1, "c")]
     state, verdicts, failing = State(), {}, -1
     for at, event in enumerate([*TO_JUDGING, *spoken, *end, *noise]):
-        if isinstance(event, IterationStarted) and state.phase is Phase.STARTING and event.n == state.n + 1:
+        if isinstance(event, IterationStarted) and state.phase is Phase.STARTING and event.n == state.n:
             verdicts = {}
         if isinstance(event, Judged) and state.phase is Phase.JUDGING:
             verdicts[event.judge] = event.outcome

@@ -87,7 +87,7 @@ def _running(state: State, event: Event, at_ms: int) -> Step:
         case PreflightFinished():
             return _preflight(state, event)
         case IterationStarted():
-            if state.phase is not Phase.STARTING or event.n != state.n + 1:
+            if state.phase is not Phase.STARTING or event.n != state.n:
                 return state, ()
             return replace(state, phase=Phase.WORKING, n=event.n, iteration_turns=0, verdicts={}, halted=False), ()
         case Usage():
