@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from inbounds.contracts.bound import Contract, decode
+from inbounds.contracts.bound import Contract
 from inbounds.contracts.canonical import canonical
 from inbounds.contracts.errors import OperatorError, RefusedError
-from inbounds.journal import chain, sshsig
+from inbounds.journal import sshsig
 from inbounds.journal.writer import Journal
 from inbounds.run import authorize, promotion, recovery, stopping
 from inbounds.run.home import Home
-from inbounds.run.launch import CONTRACT, JOURNAL
+from inbounds.run.launch import CONTRACT, JOURNAL, SETTINGS, read_contract
 from inbounds.store.descent import delete_tree, usage
 from inbounds.store.store import Store
 
@@ -27,7 +27,7 @@ def finished(home: Home, run_id: str) -> tuple[Path, Contract]:
     elif phase != "finished":
         raise RefusedError(f"{run_id} is {phase}", expected="a run that is over", fix=f"inbounds stop {run_id}")
     run_dir = home.run(run_id)
-    return run_dir, decode((run_dir / CONTRACT).read_bytes())
+    return run_dir, read_contract(run_dir)
 
 
 def approval(home: Home, run_id: str, note: str) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def approval(home: Home, run_id: str, note: str) -> dict[str, Any]:
 def reauthorization(home: Home, run_id: str, note: str) -> dict[str, Any]:
     """The statement that a resume signs, bound to the stop event's hash (E14)."""
     run_dir, contract = finished(home, run_id)
-    stop = next((r for r in chain.records(run_dir / JOURNAL) if r.kind == "stop.decided"), None)
+    stop = next((r for r in recovery.records(run_dir) if r.kind == "stop.decided"), None)
     if stop is None or stop.data["code"] == "DONE":
         raise RefusedError(
             f"{run_id} did not stop short: there is nothing to re-authorize", fix=f"inbounds review {run_id}"
@@ -104,7 +104,9 @@ def discard(home: Home, run_id: str, *, evidence: bool) -> dict[str, Any]:
     run_dir = home.run(run_id)
     if phase in ("running", "starting"):
         raise RefusedError(f"{run_id} is {phase}", fix=f"inbounds stop {run_id}")
-    if (run_dir / CONTRACT).exists() and (run_dir / JOURNAL).exists():
+    if not ((run_dir / CONTRACT).exists() and (run_dir / SETTINGS).exists()):
+        evidence = True  # it never started: there is none
+    else:
         run_dir, contract = finished(home, run_id)
         if promotion.standing(run_dir).landed:
             raise RefusedError(f"{run_id} has landed", expected="unlanded work", fix=f"inbounds rollback {run_id}")
@@ -127,7 +129,7 @@ def discard(home: Home, run_id: str, *, evidence: bool) -> dict[str, Any]:
 def _signatures(run_dir: Path) -> tuple[str, ...]:
     return tuple(
         str(record.data["signature"])
-        for record in chain.records(run_dir / JOURNAL)
+        for record in recovery.records(run_dir)
         if record.kind == "operator.decision" and record.data.get("kind") == "approve"
     )
 

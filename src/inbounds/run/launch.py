@@ -13,14 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inbounds.contracts.bound import Contract
-from inbounds.contracts.errors import HostError
+import msgspec
+
+from inbounds.contracts.bound import Contract, decode
+from inbounds.contracts.errors import HostError, OperatorError
 from inbounds.run.home import Home
+from inbounds.store.descent import delete_tree
 
 CONTRACT = "contract.json"
 BLAST = "blast_radius.json"
 JOURNAL = "journal.jsonl"
 SETTINGS = "settings.json"
+LOG = "supervisor.log"
 # What a supervisor and its children may see of the operator's environment: places and proxies, never secrets.
 KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR",
                     "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY")  # fmt: skip
@@ -37,26 +41,47 @@ class Started:
 def prepare(home: Home, contract: Contract, blast: Mapping[str, Any], settings: Mapping[str, Any]) -> Path:
     """Make the run's directory with the frozen contract; `settings` is how, never what (agent paths, gateway hosts)."""
     run_dir = home.run(contract.run_id)
+    new = run_dir.with_name(f".new-{run_dir.name}")  # no run by its name: a directory is there whole or not at all
     try:
-        run_dir.mkdir(mode=0o700, parents=True)
-        (run_dir / "logs").mkdir(mode=0o700)
-        _write(run_dir / CONTRACT, contract.encode())
-        _write(run_dir / BLAST, json.dumps(blast, sort_keys=True, ensure_ascii=False).encode())
-        _write(run_dir / SETTINGS, json.dumps(settings, sort_keys=True).encode())
+        new.mkdir(mode=0o700, parents=True)
+        (new / "logs").mkdir(mode=0o700)
+        _write(new / CONTRACT, contract.encode())
+        _write(new / BLAST, json.dumps(blast, sort_keys=True, ensure_ascii=False).encode())
+        _write(new / SETTINGS, json.dumps(settings, sort_keys=True).encode())
+        if run_dir.exists():
+            raise OperatorError("there is a run of this name already", where=str(run_dir), fix="run again")
+        new.rename(run_dir)
     except OSError as error:
         raise HostError(
             f"the run's directory cannot be made: {error.strerror}",
             where=str(run_dir),
-            fix="free disk space or set INBOUNDS_HOME",
+            expected="room for a run below the state directory",
+            fix=f"df -h {home.path}; then inbounds discard an old run, or export INBOUNDS_HOME=/a/larger/place",
         ) from error
+    finally:
+        if new.exists():
+            delete_tree(str(new))
     return run_dir
+
+
+def read_contract(run_dir: Path) -> Contract:
+    """The frozen contract of a run; HostError if what is there is none."""
+    try:
+        return decode((run_dir / CONTRACT).read_bytes())
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        raise HostError(
+            f"the contract cannot be read: {error}",
+            where=str(run_dir / CONTRACT),
+            expected="the contract as it was signed",
+            fix=f"inbounds verify {run_dir.name}",
+        ) from error
 
 
 def start(home: Home, run_dir: Path, upstreams: bytes) -> Started:
     """Start the supervisor; it lives on when this process ends. `upstreams` holds provider settings with keys."""
     keys_fd = _sealed(upstreams)
     try:
-        with (run_dir / "logs" / "supervisor.log").open("ab") as log:
+        with (run_dir / "logs" / LOG).open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-m", "inbounds.run", str(run_dir), "--keys-fd", str(keys_fd)],
                 stdin=subprocess.DEVNULL,

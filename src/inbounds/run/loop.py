@@ -86,6 +86,13 @@ class Loop:
                 self._tick()
         return self.state
 
+    def carry_on(self, world: World, effects: tuple[Effect, ...]) -> State:
+        """Recovery within a stop: carry out what is left of its sequence, and take what is posted meanwhile."""
+        self._world = world
+        self._perform(effects)
+        self.drain()
+        return self.state
+
     def _now(self) -> int:
         # A clock set back must not lengthen a run, nor make its replay decide differently.
         self._at_ms = max(self._at_ms, self._now_ms())

@@ -32,6 +32,7 @@ from inbounds.run.launch import BLAST, CONTRACT, JOURNAL, SETTINGS
 from inbounds.sandbox.decoys import Decoys
 from inbounds.sandbox.identity import identity
 from inbounds.sandbox.volume import Volume
+from inbounds.store.descent import delete_tree
 from inbounds.store.snapshot import Snapshot
 from inbounds.store.store import Store
 from inbounds.store.tree import Change
@@ -161,6 +162,7 @@ class Parts:
         volume = self._found_volume()
         if volume is None:
             names = {Disposal.KEEP: "kept", Disposal.REVERT: "reverted", Disposal.QUARANTINE: "quarantined"}
+            delete_tree(str(self.run_dir / "workspace"))  # half made, or half discarded, by a process that died
             return names[disposal], "there was no workspace"
         return stopping.dispose(volume, disposal, self.run_dir, checkpoint)
 

@@ -14,9 +14,8 @@ from typing import Any
 
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import HostError, RefusedError
-from inbounds.journal import chain
 from inbounds.run.judging import REQUIRED
-from inbounds.run.launch import JOURNAL
+from inbounds.run.recovery import records
 
 TIMEOUT_S = 120.0  # a merge of two trees and a few refs
 ANSWER_BYTES_MAX = 1 << 20
@@ -61,10 +60,7 @@ class Standing:
 def standing(run_dir: Path) -> Standing:
     """Read it from the journal; HostError if there is none."""
     found = Standing()
-    path = run_dir / JOURNAL
-    if not path.exists():
-        raise HostError("the run has no journal", where=str(path), fix="inbounds status")
-    for record in chain.records(path):
+    for record in records(run_dir):
         data = record.data
         found.head = (record.seq, record.hash)
         if record.kind == "iteration.started":

@@ -1,71 +1,133 @@
 """What became of a run whose supervisor may be dead, and how it is brought to its end (E13, H15).
 
-A run is running while its journal's lock is held. Recovery replays the journal, takes the lock, and goes through the
-same stop sequence as every other cause; nothing resumes by itself (E14).
+A run is running while its journal's lock is held. Recovery takes the lock, replays the journal, and goes through the
+same stop sequence as every other cause, or through what was left of it; nothing resumes by itself (E14).
 """
 
 import fcntl
 import os
+import re
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
+from inbounds.contracts.bound import Contract
+from inbounds.contracts.documents import Notify
 from inbounds.contracts.errors import HostError
+from inbounds.contracts.reasons import Disposal, StopCode
 from inbounds.journal import chain
+from inbounds.journal.verify import AFTERWARDS
 from inbounds.kernel.decide import decide
+from inbounds.kernel.effects import Effect, RecordStop, stop_sequence
 from inbounds.kernel.events import Failed, parse
-from inbounds.kernel.state import State
+from inbounds.kernel.state import Phase, State
 from inbounds.run.home import Home
-from inbounds.run.launch import JOURNAL
+from inbounds.run.launch import CONTRACT, JOURNAL, LOG, SETTINGS, read_contract
 
 # Between the run's directory and the first record: the supervisor's own start, seconds on a loaded machine.
 START_GRACE_S = 20.0
+BLOCK_BYTES = 64 << 10
+WORDS_BYTES_MAX = 500  # of a dead supervisor's log, for a person to read
+_KIND = re.compile(rb'"hash":"[0-9a-f]{64}","kind":"([a-z_.]{1,64})","prev":"[0-9a-f]{64}","seq":[0-9]{1,16}\}')
 
 RunPhase = Literal["starting", "running", "orphaned", "finished"]
 
 
 def locked(run_dir: Path) -> bool:
     """Whether a living process writes this run's journal."""
+    return _lock(run_dir)[0]
+
+
+def _lock(run_dir: Path) -> tuple[bool, bool]:
+    """(held by a living process, left behind by one that did not close in order)."""
     try:
         fd = os.open(run_dir / "journal.lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return False
+        return False, False
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return True, False
+    else:
+        return False, os.fstat(fd).st_size > 0
     finally:
         os.close(fd)
-    return False
 
 
 def phase(home: Home, run_id: str) -> RunPhase:
-    """Where a run is, asked of the operating system and of its journal."""
+    """Where a run is, asked of the operating system and of its journal's end."""
     run_dir = home.run(run_id)
-    if locked(run_dir):
-        return "finished" if _finished(run_dir) else "running"
-    if _finished(run_dir):
-        return "finished"
+    held, left = _lock(run_dir)
+    finished = _finished(run_dir)
+    if held:
+        return "finished" if finished else "running"
+    if finished:
+        # A writer that died behind the last record may have left the manifest or the report unwritten.
+        return "orphaned" if left else "finished"
     if not (run_dir / JOURNAL).exists():
         age = time.time() - run_dir.stat().st_mtime
         return "starting" if age < START_GRACE_S else "orphaned"
     return "orphaned"
 
 
-def replay(run_dir: Path) -> State:
-    """The kernel's state after every record of the journal."""
-    state = State()
-    for record in chain.records(run_dir / JOURNAL):
-        event = parse(record.kind, record.data)
+def records(run_dir: Path) -> Iterator[chain.Record]:
+    """A journal's records; HostError where it does not hold (an unfinished last line is no record yet)."""
+    try:
+        yield from chain.linked(chain.records(run_dir / JOURNAL))
+    except chain.ChainError as error:
+        if error.rule == "torn":
+            return
+        raise HostError(
+            f"the journal does not hold: {error}",
+            where=str(run_dir / JOURNAL),
+            expected="an unbroken chain of records",
+            fix=f"inbounds verify {run_dir.name}",
+        ) from None
+    except FileNotFoundError:
+        raise HostError("the run has no journal", where=str(run_dir), fix="inbounds status") from None
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What a journal says: the kernel's state, what is left of a stop that had begun, and the last commit's tree."""
+
+    state: State = field(default_factory=State)
+    stop: tuple[Effect, ...] = ()
+    done: dict[str, str] = field(default_factory=dict)
+    checkpoint: str = ""
+
+
+def replay(run_dir: Path) -> Replayed:
+    """Every record of the journal through the kernel again."""
+    found = Replayed()
+    for record in records(run_dir):
+        data = record.data
+        event = parse(record.kind, data)
         if event is not None:
-            state, _ = decide(state, event, record.at_ms)
-    return state
+            before = found.state.phase
+            found.state, effects = decide(found.state, event, record.at_ms)
+            if found.state.phase is Phase.STOPPING is not before:
+                found.stop = effects
+        if record.kind == "commit.made":
+            found.checkpoint = str(data["tree"])
+        elif record.kind == "stop.decided":
+            # It may stand there although no record led to it: a disk that was full for everything else.
+            stop = stop_sequence(StopCode(data["code"]), str(data["why"]), Disposal(data["disposal"]))
+            found.stop = tuple(effect for effect in stop if not isinstance(effect, RecordStop))
+            found.state = replace(found.state, phase=Phase.STOPPING)
+        elif record.kind == "stop.step" and data["ok"] is True:
+            found.done[str(data["step"])] = str(data["detail"])
+    return found
 
 
 def ending(home: Home, run_id: str) -> dict[str, str]:
     """How a run ended, from its journal: {"run_id", "code", "why"}; code is "" while it has not."""
     found = {"run_id": run_id, "code": "", "why": ""}
-    for record in chain.records(home.run(run_id) / JOURNAL):
+    for record in records(home.run(run_id)):
         if record.kind == "stop.decided":
             found.update(code=str(record.data["code"]), why=str(record.data["why"]))
     return found
@@ -76,17 +138,67 @@ def recover(home: Home, run_id: str) -> dict[str, str]:
     from inbounds.run.supervisor import Supervisor
 
     run_dir = home.run(run_id)
-    if not (run_dir / "contract.json").exists():
+    if not (run_dir / CONTRACT).exists() or not (run_dir / SETTINGS).exists():
         raise HostError(f"{run_id} has no contract: it never started", fix=f"inbounds discard {run_id}")
-    Supervisor.recovering(home, run_dir).finish(Failed.KIND, {"part": "supervisor", "detail": "it died during the run"})
+    contract, tampered = _trusted(run_dir, read_contract(run_dir))
+    part, detail = ("contract", tampered) if tampered else ("supervisor", _last_words(run_dir))
+    Supervisor.recovering(home, run_dir, contract).finish(Failed.KIND, {"part": part, "detail": detail})
     return ending(home, run_id)
 
 
-def _finished(run_dir: Path) -> bool:
-    last: dict[str, Any] = {}
+def _trusted(run_dir: Path, contract: Contract) -> tuple[Contract, str]:
+    """The contract; where it is not the accepted one, what recovery writes to is taken from the journal (E8)."""
+    if not (run_dir / JOURNAL).exists():
+        return contract, ""
+    accepted = next((record.data for record in records(run_dir) if record.kind == "run.accepted"), None)
+    if accepted is None or accepted["contract_sha256"] == contract.sha256():
+        return contract, ""
+    kept: dict[str, Any] = {name: accepted[name] for name in
+                            ("run_id", "thread", "store", "branch", "base_commit", "base_tree")}  # fmt: skip
+    return msgspec.structs.replace(contract, **kept, notify=Notify()), f"{CONTRACT} is not what was accepted"
+
+
+def _last_words(run_dir: Path) -> str:
     try:
-        for record in chain.records(run_dir / JOURNAL):
-            last[record.kind] = record
+        said = (run_dir / "logs" / LOG).read_bytes()[-WORDS_BYTES_MAX:].decode("utf-8", "replace").strip()
+    except FileNotFoundError:
+        said = ""
+    last = said.rsplit("\n", 1)[-1]
+    return f"it died during the run{': ' + last if last else ''}"
+
+
+def _finished(run_dir: Path) -> bool:
+    """Whether run.finished stands in the journal, read from its end: only what may follow it is passed over."""
+    try:
+        with (run_dir / JOURNAL).open("rb") as file:
+            for line in _backwards(file.fileno()):
+                match = _KIND.fullmatch(line, max(0, line.rfind(b'"hash":"')))
+                if match is None:
+                    return False  # no record: what reads the whole chain says more
+                if match[1] == b"run.finished":
+                    return True
+                if match[1].decode() not in AFTERWARDS:
+                    return False
     except FileNotFoundError:
         return False
-    return "run.finished" in last
+    return False
+
+
+def _backwards(fd: int) -> Iterator[bytes]:
+    """Whole lines of a file from its end, without their ends; an unfinished last one is left out."""
+    position, rest = os.fstat(fd).st_size, b""
+    whole = False
+    while position > 0:
+        step = min(BLOCK_BYTES, position)
+        position -= step
+        rest = os.pread(fd, step, position) + rest
+        *lines, tail = reversed(rest.split(b"\n"))
+        for line in lines:
+            if whole:
+                yield line
+            whole = True  # behind the last line end there is nothing, or a torn line
+        rest = tail
+        if len(rest) > chain.LINE_BYTES_MAX:
+            return
+    if whole and rest:
+        yield rest

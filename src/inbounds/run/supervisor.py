@@ -11,21 +11,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, assert_never
 
-from inbounds.contracts.bound import Contract, decode
+from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import EXIT_KEPT, EXIT_REFUSED, HostError, InboundsError
 from inbounds.contracts.reasons import Disposal, StopCode
 from inbounds.journal.writer import Journal
 from inbounds.kernel import effects
-from inbounds.kernel.events import Failed, OperatorStopped, SnapshotTaken
-from inbounds.kernel.state import Phase, State
-from inbounds.run import committing, requests, stopping
+from inbounds.kernel.events import Accepted, Failed, OperatorStopped, SnapshotTaken
+from inbounds.kernel.state import Phase
+from inbounds.run import committing, promotion, recovery, requests, stopping
 from inbounds.run.crew import HaltedError
 from inbounds.run.home import Home
-from inbounds.run.launch import CONTRACT, JOURNAL
+from inbounds.run.launch import JOURNAL, read_contract
 from inbounds.run.loop import Loop
 from inbounds.run.parts import Parts
 
 WORKER_SECONDS_MAX = 20.0  # its jails are dead; what it still does is reading back files
+DISPOSED = ("kept", "reverted", "quarantined")
 POLL_S = 0.5  # how often the volume's size and a person's requests are looked at
 
 
@@ -37,29 +38,31 @@ def now_ms() -> int:
 class Supervisor:
     """One run's effects; `starting` for a new run, `recovering` for one whose supervisor died."""
 
-    def __init__(self, home: Home, run_dir: Path, contract: Contract, state: State | None, keys_fd: int) -> None:
-        """Use `starting` or `recovering`."""
+    def __init__(self, home: Home, run_dir: Path, contract: Contract, keys_fd: int, *, recovers: bool = False) -> None:
+        """Use `starting` or `recovering`; the journal is replayed once it is locked and mended."""
         self.home, self.run_dir, self.contract = home, run_dir, contract
         self.journal = Journal.open(run_dir / JOURNAL)
-        self.loop = Loop(self.journal, now_ms, state)
+        if not recovers and self.journal.head[0] > 0:
+            self.journal.close()
+            raise HostError("this run was started before", where=str(run_dir), expected="a run of its own")
+        self._replayed = recovery.replay(run_dir)
+        self.loop = Loop(self.journal, now_ms, self._replayed.state)
         self.parts = Parts(home, run_dir, contract, self.loop.post, lambda: self.loop.state.n, keys_fd)
         self._work: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._worker = threading.Thread(target=self._drain, name="worker", daemon=True)
         self._over = threading.Event()
-        self._tree = ""
+        self._tree = self._replayed.checkpoint
+        self.signalled = ""  # set by a signal handler, which may take no lock; read by `_watch`
 
     @classmethod
     def starting(cls, home: Home, run_dir: Path, keys_fd: int) -> "Supervisor":
         """A run that was prepared and signed."""
-        return cls(home, run_dir, decode((run_dir / CONTRACT).read_bytes()), None, keys_fd)
+        return cls(home, run_dir, read_contract(run_dir), keys_fd)
 
     @classmethod
-    def recovering(cls, home: Home, run_dir: Path) -> "Supervisor":
+    def recovering(cls, home: Home, run_dir: Path, contract: Contract) -> "Supervisor":
         """A run whose supervisor is dead: its journal replayed, nothing started."""
-        from inbounds.run.recovery import replay
-
-        contract = decode((run_dir / CONTRACT).read_bytes())
-        return cls(home, run_dir, contract, replay(run_dir) if (run_dir / JOURNAL).exists() else None, -1)
+        return cls(home, run_dir, contract, -1, recovers=True)
 
     def run(self) -> int:
         """The whole run; returns its exit code."""
@@ -69,13 +72,20 @@ class Supervisor:
         return self._until_finished()
 
     def finish(self, kind: str, data: dict[str, Any]) -> int:
-        """Recovery: bring the run to its end because of this event; a stop that was decided is only carried on."""
-        state = self.loop.state
-        if state.phase is Phase.STOPPING:
-            code, why = self.parts.decided()
-            for effect in effects.stop_sequence(code, why, self.parts.disposal(code)):
-                self._quietly(effect)
+        """Recovery: bring the run to its end because of this event; a stop that was decided is only carried on.
+
+        The steps of a stop stand in the journal once more, as `verify` wants them from the second writer; what has
+        been done to the workspace already is not done again, and the decision is not repeated.
+        """
+        replayed = self._replayed
+        if replayed.state.phase is Phase.FINISHED:  # it died over the manifest or the report
+            self.journal.keep_anchor()
             return self._close()
+        if replayed.stop:
+            self.loop.carry_on(self, replayed.stop)
+            return self._close()
+        if replayed.state.phase is Phase.NEW:  # it died before it could say what it had accepted
+            self.loop.post(Accepted.KIND, self.parts.accepted())
         self.loop.post(kind, data)
         return self._until_finished()
 
@@ -138,6 +148,8 @@ class Supervisor:
         self.loop.record("stop.step", {"step": name, "ok": ok, "detail": detail})
 
     def _persist(self) -> str:
+        if "persisted" in self._replayed.done:
+            return self._replayed.done["persisted"]
         record, detail = self.parts.persist()
         if record:
             self.loop.record(SnapshotTaken.KIND, record)
@@ -145,6 +157,10 @@ class Supervisor:
         return detail
 
     def _dispose(self, disposal: Disposal) -> None:
+        done = next((name for name in DISPOSED if name in self._replayed.done), "")
+        if done:
+            self.loop.record("stop.step", {"step": done, "ok": True, "detail": self._replayed.done[done]})
+            return
         try:
             name, detail = self.parts.dispose(disposal, self._tree or self.contract.base_tree)
             ok = True
@@ -159,7 +175,7 @@ class Supervisor:
         if self._worker.is_alive():
             self._worker.join(WORKER_SECONDS_MAX)
         self.loop.drain()
-        if code is StopCode.DONE and self.contract.promote_auto:
+        if code is StopCode.DONE and self.contract.promote_auto and not promotion.standing(self.run_dir).landed:
             self.loop.record("promotion.decided", self.parts.promote())
         for notice in self.parts.tell(code):
             self.loop.record("notice.sent", notice)
@@ -189,6 +205,9 @@ class Supervisor:
             asked = requests.take_stop(self.run_dir)
             if asked:
                 self.loop.post(OperatorStopped.KIND, asked)
+            if self.signalled:
+                self.loop.post(OperatorStopped.KIND, {"who": "a signal", "why": self.signalled})
+                self.signalled = ""
             found = self.parts.changed_contract()
             if found:
                 self.loop.post(Failed.KIND, {"part": "contract", "detail": found})
@@ -209,9 +228,3 @@ class Supervisor:
             raise HostError(trouble, where=str(self.run_dir))
         code, _ = self.parts.decided()
         return EXIT_KEPT if code is StopCode.DONE else EXIT_REFUSED
-
-    def _quietly(self, effect: effects.Effect) -> None:
-        try:
-            self.perform(effect)
-        except InboundsError as fault:
-            self.journal.append("effect.failed", {"effect": type(effect).__name__, "detail": fault.one_line()})

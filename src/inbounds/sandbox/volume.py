@@ -211,7 +211,9 @@ class Volume:
     def quarantine(self, destination: str) -> None:
         """Move what the run wrote to `destination` (made 0700), inert: nothing executable, no repository."""
         try:
-            os.rename(self._at("rw"), destination)
+            # Behind a crash between the steps it may have been moved already.
+            if os.path.lexists(self._at("rw")) or not os.path.isdir(destination):
+                os.rename(self._at("rw"), destination)
             os.chmod(destination, 0o700)
             if os.geteuid() == 0:
                 os.chown(destination, 0, 0)
