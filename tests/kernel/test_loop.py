@@ -1,7 +1,9 @@
 """The loop with a simulated world: records before effects, faults become stops, a stop always goes to its end."""
 
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,7 +93,10 @@ class Run:
         thread = threading.Thread(target=lambda: done.append(self.loop.run(self.world)), daemon=True)
         thread.start()
         thread.join(20)
-        assert done, f"the loop did not end: {self.world.done}"
+        if not done:
+            frame = sys._current_frames().get(thread.ident or 0)
+            where = "".join(traceback.format_stack(frame)) if frame else "its thread is gone"
+            pytest.fail(f"the loop did not end: {self.world.done}\n{where}")
         self.journal.close()
         return done[0]
 
