@@ -88,10 +88,7 @@ def order(
     """Bind; `gateway` (settings, keys) replaces the operator's provider (demo and tests bring a model server)."""
     top, thread = place(asked.directory)
     found = documents.read(top, thread)
-    if not asked.wish.goal and asked.wish.accept:
-        raise OperatorError("--accept without --goal", expected="both", fix='inbounds run . --goal "…" --accept TEST')
-    if asked.wish.goal and not asked.wish.accept:
-        raise _nothing_to_accept(home, top, found)
+    needs_accept(home, top, found, asked.wish)
     base = find_base(top, found, home)
     operators = {person.name: person.key for person in found.policy.operators}
     operator, _ = authorize.me(operators, key)
@@ -135,6 +132,14 @@ def _provider(home: Home, profile: AgentProfile, model: str) -> tuple[Mapping[st
         raise OperatorError(
             problem or error.found, expected=error.expected, fix=error.fix, where=error.where
         ) from error
+
+
+def needs_accept(home: Home, top: Path, found: documents.Documents, wish: bind.Wish) -> None:
+    """A goal and the tests that show it go together; RefusedError lists today's failing tests."""
+    if not wish.goal and wish.accept:
+        raise OperatorError("--accept without --goal", expected="both", fix='inbounds run . --goal "…" --accept TEST')
+    if wish.goal and not wish.accept:
+        raise _nothing_to_accept(home, top, found)
 
 
 def _nothing_to_accept(home: Home, top: Path, found: documents.Documents) -> InboundsError:

@@ -66,7 +66,7 @@ def survey(directory: Path, manifests: Sequence[str] = ()) -> Survey:
 
 def write_policy(found: Survey) -> str | None:
     """Write `.inbounds/policy.yaml` if it is not there; its repository-relative path, or None."""
-    return _write(found.top, POLICY, POLICY_TEXT.format(
+    return write_new(found.top, POLICY, POLICY_TEXT.format(
         name=_quoted(found.operator), key=_quoted(found.operator_key), budget=show_usd(DEFAULT.budget_micro_usd),
         wall_clock=show_duration(DEFAULT.wall_clock_ms),
     ))  # fmt: skip
@@ -86,7 +86,7 @@ def write_config(found: Survey, known_failing: Sequence[str], tested: str) -> st
         known_failing=_block(known_failing),
         manifests=_flow(found.manifests),
     )
-    return _write(found.top, joined(found.thread, f"{CONTRACT_DIRECTORY}/{CONFIG}"), text)
+    return write_new(found.top, joined(found.thread, f"{CONTRACT_DIRECTORY}/{CONFIG}"), text)
 
 
 def write_thread(directory: Path) -> dict[str, Any]:
@@ -98,7 +98,8 @@ def write_thread(directory: Path) -> dict[str, Any]:
     return {"thread": found.thread, "owner": found.owner, "written": [written] if written else []}
 
 
-def _write(top: Path, path: str, text: str) -> str | None:
+def write_new(top: Path, path: str, text: str) -> str | None:
+    """Write a file of the repository unless it is there; its path, or None. Links are refused, never followed."""
     target = top / path
     if target.is_symlink() or target.parent.is_symlink():
         raise OperatorError("is a symbolic link", where=path, expected="a file of the repository itself")
