@@ -91,12 +91,16 @@ def _branch(top: str, git_dir: str) -> str:
 
 
 def _uncommitted(top: str, git_dir: str) -> tuple[tuple[Uncommitted, ...], bool]:
-    """Parse `git status --porcelain=v1 -z`: "XY path NUL", and for renames one more "old path NUL"."""
+    """Parse `git status --porcelain=v1 -z`: "XY path NUL", and for renames one more "old path NUL".
+
+    Neither the repository's filters nor git in a submodule (whose configuration is its own) are run.
+    """
     out = git.run(
-        ["status", "--porcelain=v1", "-z", "--untracked-files=normal", "--ignore-submodules=none"],
+        ["status", "--porcelain=v1", "-z", "--untracked-files=normal", "--ignore-submodules=dirty"],
         git_dir=git_dir,
         work_tree=top,
         cwd=top,
+        env=git.without_filters(git_dir, top),
     )
     fields = iter(out.split(b"\0"))
     found: list[Uncommitted] = []

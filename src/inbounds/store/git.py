@@ -26,6 +26,7 @@ OUTPUT_BYTES_MAX = 256 << 20
 # What a person reads of an error; git's own are a few lines.
 STDERR_BYTES_MAX = 64 << 10
 CHUNK = 1 << 16
+CONFIG_BYTES_MAX = 32 << 10  # names of filters in one configuration: a person has a handful, exec's limit is far above
 DISK_FULL = ("No space left", "Out of diskspace", "quota exceeded")
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -50,6 +51,7 @@ HARDENED: Mapping[str, str] = {
     "gc.auto": "0",
     "maintenance.auto": "false",
     "commit.gpgSign": "false",
+    "log.showSignature": "false",  # it starts the repository's gpg.program
     "protocol.allow": "never",
     "submodule.recurse": "false",
     "fetch.recurseSubmodules": "false",
@@ -74,11 +76,31 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         "GIT_EDITOR": "false",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_NO_LAZY_FETCH": "1",
+        "GIT_ALLOW_PROTOCOL": "none",  # unlike protocol.allow, no repository's own protocol.NAME.allow overrules it
         "GIT_NO_REPLACE_OBJECTS": "1",
         "GIT_LITERAL_PATHSPECS": "1",
         "GIT_DISCOVERY_ACROSS_FILESYSTEM": "0",
         **(extra or {}),
     }
+
+
+def without_filters(git_dir: str, cwd: str, env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Variables for a command that looks at a work tree: every filter driver of this repository's configuration off.
+
+    `git status` runs "filter.NAME.clean" on a file that looks changed, and a name can't be switched off unseen. By
+    variables, not by `-c`, because a name may hold an equals sign.
+    """
+    args = ["config", "-z", "--name-only", "--get-regexp", r"^filter\."]
+    _, out = status(args, git_dir=git_dir, cwd=cwd, env=env, ok=frozenset({0, 1}), limit=CONFIG_BYTES_MAX)
+    drivers = dict.fromkeys(key.rpartition(b".")[0] for key in out.split(b"\0") if key)
+    pairs = [(os.fsdecode(driver) + end, "") for driver in drivers for end in (".clean", ".smudge", ".process")]
+    pairs += [(os.fsdecode(driver) + ".required", "false") for driver in drivers]
+    numbered = {
+        f"GIT_CONFIG_{part}_{n}": text
+        for n, pair in enumerate(pairs)
+        for part, text in zip(("KEY", "VALUE"), pair, strict=True)
+    }
+    return {**(env or {}), **numbered, "GIT_CONFIG_COUNT": str(len(pairs))}
 
 
 @functools.cache

@@ -329,11 +329,12 @@ def _fetch(source: str, refspec: str, git_dir: str, env: Mapping[str, str]) -> N
     args = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--update-shallow"]
     args += ["--no-recurse-submodules", "--update-head-ok", "--end-of-options", source, refspec]
     config = {"protocol.file.allow": "always", "protocol.version": "2"}
+    env = {**env, "GIT_ALLOW_PROTOCOL": "file"}
     git.run(args, git_dir=git_dir, env=env, config=config, timeout_s=FETCH_TIMEOUT_S)
 
 
 def _check_complete(source: str, git_dir: str, env: Mapping[str, str]) -> None:
-    args = ["config", "--local", "--get-regexp", r"^(remote\..*\.promisor|extensions\.partialclone)$"]
+    args = ["config", "--get-regexp", r"^(remote\..*\.promisor|extensions\.partialclone)$"]
     if git.status(args, git_dir=git_dir, env=env, ok=frozenset({0, 1}))[0] == 0:
         raise OperatorError(
             "this is a partial clone: some of its objects are only at its remote",
