@@ -19,7 +19,6 @@ parent {parent}
 author Ada <ada@example.com> 1700000000 +0000
 committer Ada <ada@example.com> 1700000000 +0000
 gpgsig -----BEGIN PGP SIGNATURE-----
- 
  iQ
  -----END PGP SIGNATURE-----
 
