@@ -41,8 +41,12 @@ class Claude:
             program = _native(command, package)
             if program is not None:
                 version = npm.version_of(program, package)
-                return Install(self.name, version, str(program), npm.sha256(program), self.format)
+                return Install(self.name, version, str(program), self.digest(program), self.format)
         return None
+
+    def digest(self, program: Path) -> str:
+        """Hash the native program."""
+        return npm.sha256(program)
 
     def launch(self, install: Install, task: AgentTask) -> AgentLaunch:
         """Start it once on the prompt, with the broker as its only MCP server and nothing else to talk to."""

@@ -47,8 +47,12 @@ class Codex:
             program = _native(command, package)
             if program is not None:
                 version = npm.version_of(program, package)
-                return Install(self.name, version, str(program), npm.sha256(*_programs(program)), self.format)
+                return Install(self.name, version, str(program), self.digest(program), self.format)
         return None
+
+    def digest(self, program: Path) -> str:
+        """Hash codex and the programs beside it."""
+        return npm.sha256(*_programs(program))
 
     def launch(self, install: Install, task: AgentTask) -> AgentLaunch:
         """Start it once on the prompt; everything it would ask or fetch is switched off."""

@@ -99,6 +99,10 @@ class AgentProfile(Protocol):
         """Look for it in these directories, then where its installers put it."""
         ...
 
+    def digest(self, program: Path) -> str:
+        """Hash what `find` hashed: the program, and those that it starts and that come with it."""
+        ...
+
     def launch(self, install: Install, task: AgentTask) -> AgentLaunch:
         """Say how to start it on a task."""
         ...

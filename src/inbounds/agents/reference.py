@@ -35,7 +35,11 @@ class Reference:
         """It is always there: it comes with inbounds."""
         del search_path
         program = Path(reference_agent.__file__).resolve()
-        return Install(self.name, VERSION, str(program), npm.sha256(program), self.format)
+        return Install(self.name, VERSION, str(program), self.digest(program), self.format)
+
+    def digest(self, program: Path) -> str:
+        """Hash its one file."""
+        return npm.sha256(program)
 
     def launch(self, install: Install, task: AgentTask) -> AgentLaunch:
         """Start it with the system's Python, which every jail shows, or with a copy of the one that runs inbounds."""

@@ -184,7 +184,8 @@ def bind(*, documents: Documents, work: Work, wish: Wish, base: Base, agent: Age
         protected=_protected(documents, plan, acceptance),
         interfaces=tuple(relative(path) for path in config.interfaces.read),
         acceptance=acceptance,
-        known_failing=config.tests.known_failing,
+        # what this run is to make pass may not go on failing, whatever is pinned
+        known_failing=tuple(name for name in config.tests.known_failing if not _stands_for(acceptance, name)),
         test_runner=config.tests.runner,
         test_command=config.tests.command,
         test_paths=tuple(relative(path) for path in config.tests.paths) or (documents.thread,),
@@ -309,6 +310,10 @@ def _protected(documents: Documents, plan: models.Plan, acceptance: tuple[Pinned
     own = [CONTRACT_DIRECTORY, joined(documents.thread, CONTRACT_DIRECTORY), *documents.policy.protected]
     paths = [*own, *documents.config.dependencies, *(p.path for p in acceptance)]
     return tuple(dict.fromkeys(path for path in paths if path not in named or path.endswith(CONTRACT_DIRECTORY)))
+
+
+def _stands_for(acceptance: tuple[PinnedTest, ...], name: str) -> bool:
+    return any(name == pin.test or name.startswith((f"{pin.test}[", f"{pin.test}::")) for pin in acceptance)
 
 
 def _automated(owner: str) -> bool:

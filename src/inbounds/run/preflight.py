@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inbounds.agents import npm
+from inbounds.agents.registry import profile
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.canonical import digest
 from inbounds.contracts.errors import HostError
@@ -89,7 +89,7 @@ def agent(contract: Contract, settings: dict[str, Any], found: Found) -> None:
     path = Path(settings["agent"]["path"])
     if not path.exists():
         found.reasons.append(f"the agent {contract.agent} is not at {path} any more")
-    elif settings["agent"]["sha256"] != contract.agent_sha256 or _file_sha256(path) != contract.agent_sha256:
+    elif settings["agent"]["sha256"] != contract.agent_sha256 or profile(contract.agent).digest(path) != contract.agent_sha256:
         found.reasons.append(f"the agent {contract.agent} at {path} is not the one that was signed for")
 
 
@@ -201,7 +201,3 @@ def bench(home: Home, contract: Contract, store: Store, run_dir: Path, crew: Cre
 def _is_test(path: str) -> bool:
     name = path.rsplit("/", 1)[-1]
     return name == "conftest.py" or name.startswith("test_") or "_test." in name or ".test." in name or ".spec." in name
-
-
-def _file_sha256(path: Path) -> str:
-    return npm.sha256(path)
