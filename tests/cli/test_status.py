@@ -131,6 +131,14 @@ def test_a_recovery_without_a_contract_is_a_problem_and_no_crash(home: Path, inb
     assert run["problem"]
 
 
+def test_a_damaged_journal_is_never_written_to_by_a_recovery(home: Path, monkeypatch) -> None:
+    run = evidence.write(home, evidence.good_run()[:6])
+    path = run / "journal.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"level":1', b'"level":2', 1))
+    monkeypatch.setattr(recovery, "recover", lambda *_: pytest.fail("a journal that does not hold was taken over"))
+    assert ask()["runs"][0]["phase"] == "damaged"
+
+
 def test_an_edited_journal_is_damaged_and_points_to_verify(finished: Path, inbounds) -> None:
     path = finished / "journal.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"spent_micro_usd":82000', b'"spent_micro_usd":12000', 1))

@@ -19,7 +19,7 @@ from histories import (
     mild,
     of,
 )
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from inbounds.contracts.reasons import MEANING, Disposal, StopCode
@@ -160,6 +160,25 @@ def test_inconclusive_never_opens_the_gate(judge: str, outcome: str | None) -> N
     assert code_of(effects) is StopCode.DONE
 
 
+def test_passing_judges_do_not_make_up_for_a_failing_acceptance_test() -> None:
+    end = IterationFinished(1, "tree1", True, True, acceptance_failing=1, failing_after=1)
+    state, effects = drive([*TO_JUDGING, *PASSED, end, CommitMade(1, "c")])
+    assert code_of(effects) is None
+    assert state.phase is Phase.STARTING
+
+
+def test_what_was_judged_is_committed_whatever_the_last_record_names() -> None:
+    _, effects = drive([*TO_JUDGING, *PASSED, IterationFinished(1, "another", True, True, 0, 0)])
+    assert effects[-1] == fx.Commit(1, "tree1")
+
+
+@pytest.mark.parametrize("n", [-1, 0, 2, 7])
+def test_an_iteration_begins_only_as_the_one_that_was_asked_for(n: int) -> None:
+    state, _ = drive(TO_WORKING[:2])
+    assert drive([IterationStarted(n)], state) == (state, [])
+    assert drive([IterationStarted(1)], state)[0].phase is Phase.WORKING
+
+
 STOPS: dict[StopCode, tuple[Event, ...]] = {
     StopCode.DONE: (*TO_JUDGING, *PASSED, IterationFinished(1, "tree1", True, True, 0, 0), CommitMade(1, "c")),
     StopCode.STOP_SECURITY_VIOLATION: (*TO_JUDGING, Judged("security", "FAIL", "", ("bandit.B602",))),
@@ -219,6 +238,8 @@ def test_a_fault_or_a_person_stops_in_every_phase(phase: Phase, cause: Event) ->
 
 
 @given(st.integers(0, 10_000_000))
+@example(SMALL.budget_micro_usd - 1)
+@example(SMALL.budget_micro_usd)
 def test_spend_at_or_above_the_budget_stops(spent: int) -> None:
     state, effects = drive([*TO_WORKING, usage(spent=spent)])
     if spent >= SMALL.budget_micro_usd:
@@ -240,6 +261,8 @@ def test_one_refused_request_is_a_denial_and_no_stop(cap: str) -> None:
 
 
 @given(st.integers(0, 30), st.integers(0, 30))
+@example(SMALL.tool_calls, 0)
+@example(SMALL.tool_calls, 1)
 @pytest.mark.req("E2")
 def test_tool_calls_are_capped(first: int, second: int) -> None:
     _, effects = drive([*TO_WORKING, usage(calls=first), usage(calls=second)])
@@ -248,6 +271,8 @@ def test_tool_calls_are_capped(first: int, second: int) -> None:
 
 
 @given(st.integers(0, 30))
+@example(SMALL.file_changes)
+@example(SMALL.file_changes + 1)
 @pytest.mark.req("E3")
 def test_file_changes_are_capped(changed: int) -> None:
     state, effects = drive([*TO_JUDGING[:4], SnapshotTaken(1, "t", changed, complete=True, why="")])

@@ -92,7 +92,7 @@ def _host() -> dict[str, Any]:
 
 def _state(path: Path) -> dict[str, Any]:
     """Health of the state directory; `open_home` has checked owner, mode and version by now."""
-    from inbounds.journal.chain import ChainError
+    from inbounds.cli.status import chain_of
     from inbounds.run import recovery
     from inbounds.run.home import STATE_VERSION, Home
 
@@ -104,10 +104,9 @@ def _state(path: Path) -> dict[str, Any]:
         [],
     )
     for run_id in home.runs():
-        try:
-            phases[recovery.phase(home, run_id)] += 1
-        except (ChainError, OSError) as broken:
-            phases["damaged"] += 1
+        _, broken = chain_of(home.run(run_id))
+        phases["damaged" if broken else recovery.phase(home, run_id)] += 1
+        if broken:
             problems.append(f"{run_id}: {broken}; type: inbounds verify {run_id}")
     if phases["orphaned"]:
         problems.append("a run's supervisor is dead; type: inbounds status")

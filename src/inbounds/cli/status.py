@@ -7,6 +7,9 @@ import click
 from inbounds.cli.output import emit, say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from inbounds.journal.chain import Record
     from inbounds.run.home import Home
 
 RUNS_SHOWN = 20  # a screen; each costs one reading of its journal
@@ -46,27 +49,28 @@ def command(run: str | None, every: bool, no_recover: bool, as_json: bool) -> in
 def _facts(home: "Home", run_id: str, *, recover: bool) -> dict[str, Any]:
     """One run, from its journal and the operating system; what cannot be read is said under `problem`."""
     from inbounds.contracts.errors import InboundsError
-    from inbounds.journal.chain import ChainError
     from inbounds.run import recovery
 
-    facts: dict[str, Any] = {"run_id": run_id, "phase": "damaged", "recovered": False, "problem": ""}
+    records, broken = chain_of(home.run(run_id))
+    facts: dict[str, Any] = {"run_id": run_id, "phase": "damaged", "recovered": False, "problem": broken}
+    if broken:  # nothing is appended to a journal that does not hold
+        return {**facts, **_told(records, run_id, "damaged")}
     try:
         facts["phase"] = recovery.phase(home, run_id)
         if facts["phase"] == "orphaned" and recover:
             recovery.recover(home, run_id)
             facts.update(phase=recovery.phase(home, run_id), recovered=True)
-    except ChainError as broken:
-        facts["problem"] = f"the journal does not hold: {broken}"
+            records, _ = chain_of(home.run(run_id))
     except (InboundsError, OSError) as fault:
         facts["problem"] = fault.one_line() if isinstance(fault, InboundsError) else str(fault)
-    return {**facts, **_from_journal(home, run_id, facts["phase"])}
+    return {**facts, **_told(records, run_id, facts["phase"])}
 
 
-def _from_journal(home: "Home", run_id: str, phase: str) -> dict[str, Any]:
+def _told(records: list["Record"], run_id: str, phase: str) -> dict[str, Any]:
     from inbounds.console.advice import advise
     from inbounds.journal import manifest
 
-    found = manifest.derive(_records(home, run_id))
+    found = manifest.derive(records)
     advice = advise(found)
     ended = phase == "finished"
     steps = [step for step, _ in advice.steps] if ended else [f"inbounds logs {run_id}"]
@@ -89,17 +93,24 @@ def _from_journal(home: "Home", run_id: str, phase: str) -> dict[str, Any]:
     }
 
 
-def _records(home: "Home", run_id: str) -> list[Any]:
-    """The journal up to where it holds: a broken one is reported by its phase."""
+def chain_of(run_dir: "Path") -> tuple[list["Record"], str]:
+    """A run's records up to where they hold, and what is wrong with the rest, "" if nothing is.
+
+    A torn last line is not wrong: somebody is writing it, or a recovery will set it aside.
+    """
     from inbounds.journal import chain
 
-    found: list[Any] = []
+    found: list[Record] = []
     try:
-        for record in chain.linked(chain.records(home.run(run_id) / "journal.jsonl")):
+        for record in chain.linked(chain.records(run_dir / "journal.jsonl")):
             found.append(record)  # noqa: PERF402 - what stands before a break is shown
-    except (chain.ChainError, OSError):
-        return found
-    return found
+    except FileNotFoundError:
+        return found, ""
+    except chain.ChainError as broken:
+        return found, "" if broken.rule == "torn" else f"the journal does not hold: {broken}"
+    except OSError as fault:
+        return found, f"the journal cannot be read: {fault.strerror}"
+    return found, ""
 
 
 def _whole(value: object) -> int | None:
