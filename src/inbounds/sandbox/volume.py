@@ -7,6 +7,7 @@
 import json
 import os
 import posixpath
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,8 @@ class Volume:
         """Use `prepare` or `open`."""
         self.store, self.directory, self.base_tree = store, directory, base_tree
         self._part, self._interfaces, self._owner = part, tuple(interfaces), owner
+        # An agent can have its tests run at the very moment it ends: two looks at once would spoil each other.
+        self._one_at_a_time = threading.RLock()
         os.makedirs(self._at("state"), mode=0o700, exist_ok=True)
         self._snapshots = Snapshots(store, base_tree, part, self._at("state"), limits)
 
@@ -176,16 +179,17 @@ class Volume:
 
     def snapshot(self) -> Snapshot:
         """The workspace as a repository-wide tree in the store, compared with the base; INCONCLUSIVE has a reason."""
-        try:
-            root = os.open(self.root, DIRECTORY)
-        except OSError as error:
-            raise HostError(f"the workspace cannot be opened: {error.strerror}", where=self.root) from error
-        try:
-            return self._snapshots.take(root)
-        except OSError as error:
-            raise HostError(f"the workspace cannot be looked over: {error}", where=self.root) from error
-        finally:
-            os.close(root)
+        with self._one_at_a_time:
+            try:
+                root = os.open(self.root, DIRECTORY)
+            except OSError as error:
+                raise HostError(f"the workspace cannot be opened: {error.strerror}", where=self.root) from error
+            try:
+                return self._snapshots.take(root)
+            except OSError as error:
+                raise HostError(f"the workspace cannot be looked over: {error}", where=self.root) from error
+            finally:
+                os.close(root)
 
     def usage(self) -> descent.Usage:
         """Bytes and inodes in use now; the agent may be at work."""
@@ -199,14 +203,15 @@ class Volume:
         The binds' sources are new directories afterwards: jails that still run keep the old ones.
         """
         old = self._at("state", "replaced")
-        descent.delete_tree(old)
-        try:
-            if os.path.lexists(self._at("rw")):
-                os.rename(self._at("rw"), old)
-            self._fill(tree)
-        except OSError as error:
-            raise HostError(f"the workspace cannot be restored: {error}", where=self.directory) from error
-        descent.delete_tree(old)
+        with self._one_at_a_time:
+            descent.delete_tree(old)
+            try:
+                if os.path.lexists(self._at("rw")):
+                    os.rename(self._at("rw"), old)
+                self._fill(tree)
+            except OSError as error:
+                raise HostError(f"the workspace cannot be restored: {error}", where=self.directory) from error
+            descent.delete_tree(old)
 
     def quarantine(self, destination: str) -> None:
         """Move what the run wrote to `destination` (made 0700), inert: nothing executable, no repository."""
@@ -225,7 +230,8 @@ class Volume:
 
     def discard(self) -> None:
         """Delete the workspace with all that is in it, at any depth."""
-        descent.delete_tree(self.directory)
+        with self._one_at_a_time:
+            descent.delete_tree(self.directory)
 
 
 def _clean(path: str) -> str:
