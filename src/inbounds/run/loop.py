@@ -94,7 +94,7 @@ class Loop:
         return self.state
 
     def _now(self) -> int:
-        # A clock set back must not lengthen a run, nor make its replay decide differently.
+        # The journal's times never go back; decisions are made at the same ones, so that a replay decides alike.
         self._at_ms = max(self._at_ms, self._now_ms())
         return self._at_ms
 
