@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from inbounds.broker import channel
 from inbounds.broker.control import BrokerProcess, Call
 from inbounds.broker.tools import Tool
+from inbounds.program import channel
 
 TOKEN = "run-token-0123456789"
 TESTS = Tool(
@@ -47,7 +47,7 @@ class Desk:
 
     def _answer(self, call):
         self.hold.wait(20)
-        if self.broker.process.poll() is None and not self.broker._stopping:
+        if self.broker.process.poll() is None and not self.broker._child.stopping:
             self.broker.answer(call.id, f"ran {dict(call.arguments)}")
 
     def ask(self, path, body, *, token=TOKEN, method="POST", headers=()):
@@ -303,8 +303,9 @@ def test_it_dies_with_the_supervisor_and_says_when_it_dies_alone(desk):
 def test_the_process_is_sealed(desk):
     sealed = desk.broker.sealed
     absent = {name: why for name, why in sealed.items() if why != "enforced"}
-    assert set(sealed) == {"not-dumpable", "no-new-privs", "rlimits", "landlock", "seccomp"}
-    assert set(absent) <= {"landlock"}, absent
+    landlock = {"landlock_files", "landlock_network", "landlock_scopes"}
+    assert set(sealed) == {"non_dumpable", "no_new_privs", "no_core", "closed_descriptors", "seccomp", *landlock}
+    assert set(absent) <= landlock, absent
     lines = Path(f"/proc/{desk.broker.pid}/status").read_text().splitlines()
     status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     assert status["NoNewPrivs"].strip() == "1"
@@ -316,8 +317,9 @@ def test_the_process_is_sealed(desk):
 
 ATTEMPTS = """
 import json, os, socket, subprocess, threading
-from inbounds.broker import seal
-sealed = seal.seal()
+from inbounds.broker.rights import RIGHTS
+from inbounds.program.seal import begin, seal
+sealed = begin() | seal(RIGHTS)
 def attempt(name, act):
     try:
         act()

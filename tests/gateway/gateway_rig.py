@@ -255,7 +255,8 @@ def without(mechanism: str) -> bool:
 def altered(monkeypatch: Any, code: str) -> None:
     """Start gateways with `code` run first in their process: how a proof is shown to fail without its mechanism."""
 
-    def command(control_fd: int) -> list[str]:
-        return [sys.executable, "-I", "-c", f"{code}; from inbounds.gateway.program import run; run({control_fd})"]
+    def command(_: str, control_fd: int) -> list[str]:
+        begin = f"from inbounds.program.entry import begin; begin({control_fd}, serve)"
+        return [sys.executable, "-I", "-c", f"{code}; from inbounds.gateway.program import serve; {begin}"]
 
-    monkeypatch.setattr("inbounds.gateway.control._command", command)
+    monkeypatch.setattr("inbounds.program.child.command", command)

@@ -369,7 +369,7 @@ def test_a_gateway_says_whose_fault_it_is(configure):
 
 def test_the_gateway_ends_with_its_supervisor(launch):
     gateway = launch()
-    gateway.process._sock.shutdown(socket.SHUT_RDWR)
+    gateway.process._child._sock.shutdown(socket.SHUT_RDWR)
     assert gateway.wait("gone")[0]["exit"] == 0
 
 

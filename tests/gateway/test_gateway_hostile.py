@@ -14,7 +14,7 @@ import pytest
 from gateway_rig import PATHS, TOKEN, body_of
 
 from inbounds.gateway.config import Format
-from inbounds.gateway.seal import landlock_abi
+from inbounds.program import landlock
 
 
 def raw(gateway, data: bytes, seconds: float = 10) -> bytes:
@@ -120,12 +120,13 @@ def test_a_new_listener_of_a_role_replaces_the_old(launch):
 
 
 SEALED = """
-import json, os, socket, subprocess, sys
-from inbounds.gateway.seal import seal, undumpable
+import json, os, socket, subprocess, sys, threading
+from inbounds.gateway.rights import rights
+from inbounds.program.seal import begin, seal
 ledger, other, secret, allowed, forbidden = sys.argv[1:]
 if os.environ.get("INBOUNDS_TEST_WITHOUT") != "gateway-seal":
-    undumpable()
-    seal(writable=[ledger], ports=[int(allowed)])
+    begin()
+    seal(rights(ledger, None, [int(allowed)]))
 def attempt(what):
     try:
         what()
@@ -142,6 +143,12 @@ print(json.dumps({
     "make beside": attempt(lambda: open(ledger + ".new", "w").close()),
     "read secret": attempt(lambda: open(secret).close()),
     "run": attempt(lambda: subprocess.run(["/bin/true"])),
+    "become": attempt(lambda: os.execv("/bin/true", ["true"])),
+    "fork": attempt(os.fork),
+    "signal": attempt(lambda: os.kill(os.getppid(), 0)),
+    "packets": attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)),
+    "serve": attempt(lambda: socket.create_server(("127.0.0.1", 0))),
+    "thread": attempt(lambda: threading.Thread(target=print, args=("",)).start()),
     "connect allowed": attempt(lambda: connect(allowed)),
     "connect forbidden": attempt(lambda: connect(forbidden)),
 }))
@@ -151,7 +158,7 @@ print(json.dumps({
 @pytest.mark.req("G1")
 @pytest.mark.without("gateway-seal")
 def test_the_seal_leaves_the_ledger_the_ports_and_nothing_else(tmp_path):
-    abi = landlock_abi()
+    abi = landlock.abi()
     if not abi:
         pytest.skip("this kernel has no Landlock")
     ledger, other, secret = tmp_path / "ledger", tmp_path / "other", tmp_path / "secret"
@@ -172,13 +179,19 @@ def test_the_seal_leaves_the_ledger_the_ports_and_nothing_else(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     if abi < 4:
-        found["connect forbidden"] = "denied"  # told as absent in the manifest; nothing to prove here
+        found["connect forbidden"] = found["serve"] = "denied"  # told as absent; nothing to prove here
     assert found == {
         "write ledger": "done",
         "write other": "denied",
         "make beside": "denied",
         "read secret": "denied",
         "run": "denied",
+        "become": "denied",
+        "fork": "denied",
+        "signal": "denied",
+        "packets": "denied",
+        "serve": "denied",
+        "thread": "done",
         "connect allowed": "done",
         "connect forbidden": "denied",
     }

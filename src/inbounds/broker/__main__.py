@@ -1,17 +1,16 @@
 """`python -I -m inbounds.broker --control-fd N`: started by the supervisor, never by hand."""
 
-import argparse
+import socket
 import sys
 
-from inbounds.broker.server import serve
+from inbounds.program import entry
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Serve until the supervisor's end of the control channel closes."""
-    parser = argparse.ArgumentParser(prog="inbounds.broker", description=__doc__)
-    parser.add_argument("--control-fd", type=int, required=True, help="inherited AF_UNIX SOCK_SEQPACKET descriptor")
-    return serve(parser.parse_args(argv).control_fd)
+def _serve(control: socket.socket, begun: dict[str, str]) -> int:
+    from inbounds.broker.server import serve  # the web server is imported by a process that is bounded already
+
+    return serve(control, begun)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry.main("inbounds.broker", _serve))

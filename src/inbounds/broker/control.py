@@ -7,21 +7,19 @@ import contextlib
 import queue
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from inbounds.broker import channel
 from inbounds.broker.tools import Tool
 from inbounds.contracts.errors import HostError
+from inbounds.program import channel
+from inbounds.program.child import Child, Event
 
-# Python with aiohttp starts in well under a second; a loaded machine takes a few.
-START_SECONDS_MAX = 30
-# After end of file on its channel the broker has nothing left to do.
-STOP_SECONDS_MAX = 5
+# A broker answers at once; a loaded machine takes a few seconds.
+ANSWER_SECONDS_MAX = 30
 # Events that nobody has taken yet; a broker's own limits keep it far below.
 EVENTS_MAX = 10_000
 
@@ -38,54 +36,40 @@ class Call:
 class BrokerProcess:
     """One broker process; make it with `start`."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", sock: socket.socket) -> None:
-        """Take over a process and this end of its channel."""
-        self.process = process
+    def __init__(self, child: Child) -> None:
+        """Use `start`."""
+        self.process = child.process
         self.sealed: dict[str, str] = {}
-        self.events: queue.Queue[dict[str, Any]] = queue.Queue(EVENTS_MAX)
-        self._sock = sock
-        self._send = threading.Lock()
+        self.events: queue.Queue[Event] = queue.Queue(EVENTS_MAX)
+        self._child = child
         self._call_back: Callable[[Call], None] | None = None
         self._gone_back: Callable[[], None] | None = None
         self._refused_back: Callable[[str, str], None] | None = None
         self._early: list[Call] = []
         self._calls = threading.Lock()
         self._fault = ""
-        self._signs = {name: threading.Event() for name in ("ready", "configured", "listening", "closed")}
-        self._stopping = False
-        self._reader = threading.Thread(target=self._read, name="broker-control", daemon=True)
+        self._signs = {name: threading.Event() for name in ("listening", "closed")}
 
     @classmethod
     def start(cls, token: str, tools: Sequence[Tool], *, stderr: IO[bytes] | int | None = None) -> "BrokerProcess":
         """Start a sealed broker that takes `token` and knows `tools`; HostError if it does not get that far."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "inbounds.broker", "--control-fd", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                env={"LANG": "C.UTF-8"},
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL if stderr is None else stderr,
-                start_new_session=True,
-            )
-        made = cls(process, ours)
-        made._reader.start()
+        child = Child.start("inbounds.broker", "tool broker", stderr=subprocess.DEVNULL if stderr is None else stderr)
+        made = cls(child)
+        listed = [{"name": t.name, "description": t.description, "schema": dict(t.schema)} for t in tools]
         try:
-            made._wait("ready")
-            listed = [{"name": t.name, "description": t.description, "schema": dict(t.schema)} for t in tools]
-            made._say({"op": "configure", "token": token, "tools": listed})
-            made._wait("configured")
+            made.sealed = dict(child.expect("ready")["sealed"])
+            child.send({"op": "configure", "token": token, "tools": listed})
+            child.expect("configured")
         except BaseException:
-            made.stop()
+            child.stop()
             raise
+        child.listen(made._dispatch, made._ended)
         return made
 
     @property
     def pid(self) -> int:
         """The broker's process id."""
-        return self.process.pid
+        return self._child.pid
 
     def attach(self, listener: socket.socket, role: str) -> None:
         """Have the broker accept on a listening TCP socket, and no more on the one this role had before.
@@ -94,12 +78,12 @@ class BrokerProcess:
         """
         self._signs["listening"].clear()
         self._fault = ""
-        self._say({"op": "listen", "role": role}, listener.fileno())
+        self._child.send({"op": "listen", "role": role}, listener.fileno())
         self._wait("listening")
 
     def detach(self, role: str) -> None:
         """Have the broker let a role's listener go, and with it the jail's network namespace."""
-        self._say({"op": "detach", "role": role})
+        self._child.send({"op": "detach", "role": role})
 
     def on_call(self, callback: Callable[[Call], None]) -> None:
         """Hear of each call from now on, and of those that came before."""
@@ -120,61 +104,31 @@ class BrokerProcess:
     def answer(self, call: int, text: str, is_error: bool = False) -> None:
         """Answer a call; a text that does not fit one datagram loses its middle, and says so."""
         body = {"op": "result", "id": call, "text": text, "is_error": is_error}
-        self._say(channel.shortened(body, "text"))
+        self._child.send(channel.shortened(body, "text"))
 
     def close(self) -> None:
         """Stop, step 1: when this returns, no new call starts, and those that wait were refused."""
-        self._say({"op": "close"})
+        self._child.send({"op": "close"})
         self._wait("closed")
 
     def stop(self) -> None:
         """End the process; it needs no more than its channel closed."""
-        self._stopping = True
-        with contextlib.suppress(OSError):  # the other side may be gone already
-            self._sock.shutdown(socket.SHUT_RDWR)
-        try:
-            self.process.wait(STOP_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        if self._reader.is_alive() and self._reader is not threading.current_thread():
-            self._reader.join(STOP_SECONDS_MAX)
-        self._sock.close()
-
-    def _say(self, body: dict[str, Any], *descriptors: int) -> None:
-        try:
-            with self._send:
-                channel.send(self._sock, body, *descriptors)
-        except OSError as fault:
-            raise HostError(
-                f"the tool broker is gone: {fault.strerror}", expected="it to run as long as the run"
-            ) from None
+        self._child.stop()
 
     def _wait(self, sign: str) -> None:
-        until = time.monotonic() + START_SECONDS_MAX
+        until = time.monotonic() + ANSWER_SECONDS_MAX
         while not self._signs[sign].wait(0.05):
             if self.process.poll() is not None or self._fault or time.monotonic() > until:
                 raise HostError(
                     f"the tool broker is not {sign}: {self._fault or f'exit code {self.process.poll()}'}",
-                    expected=f"it within {START_SECONDS_MAX} s",
+                    expected=f"it within {ANSWER_SECONDS_MAX} s",
                 )
 
-    def _read(self) -> None:
-        try:
-            while (message := self._next()) is not None:
-                self._dispatch(message.body)
-        finally:
-            # A callback that failed ends this thread, too, and then nobody would hear the broker any more.
-            if not self._stopping and self._gone_back is not None:
-                self._gone_back()
+    def _ended(self) -> None:
+        if not self._child.stopping and self._gone_back is not None:
+            self._gone_back()
 
-    def _next(self) -> channel.Message | None:
-        try:
-            return channel.receive(self._sock)
-        except (channel.ChannelError, OSError):
-            return None  # no broker of ours sends that: it is as good as dead
-
-    def _dispatch(self, body: dict[str, Any]) -> None:
+    def _dispatch(self, body: Event) -> None:
         event = body.get("event")
         if event == "call":
             call = Call(int(body["id"]), str(body["tool"]), dict(body["arguments"]))
@@ -187,8 +141,6 @@ class BrokerProcess:
             return
         if event == "refused" and self._refused_back is not None:
             self._refused_back(str(body["tool"]), str(body["why"]))
-        if event == "ready":
-            self.sealed = dict(body["sealed"])
         if event == "fault":
             self._fault = str(body["why"])
         with contextlib.suppress(queue.Full):  # what nobody reads may be lost: `closed` carries the counts

@@ -5,7 +5,6 @@ no key, no file, no way to start anything. It ends when the supervisor's end of 
 """
 
 import asyncio
-import contextlib
 import errno
 import hmac
 import itertools
@@ -18,8 +17,12 @@ from typing import Any
 
 from aiohttp import web
 
-from inbounds.broker import channel, mcp, seal
+from inbounds.broker import mcp
+from inbounds.broker.rights import RIGHTS
 from inbounds.broker.tools import TOOLS_MAX, Refused, Tool, checked
+from inbounds.program import channel
+from inbounds.program.inbox import Inbox
+from inbounds.program.seal import seal
 
 # A call is a name and a few arguments; the whole must also fit one datagram to the supervisor.
 BODY_BYTES_MAX = 32 << 10
@@ -65,7 +68,7 @@ class Broker:
         self.state = State()
         self._control = control
         self._control.setblocking(False)
-        self._ended = asyncio.Event()
+        self._inbox = Inbox(control)
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[tuple[str, bool]]] = {}
         self._turn = asyncio.Semaphore(1)
@@ -91,29 +94,14 @@ class Broker:
             auto_decompress=False,  # a compressed body is no JSON: nothing to blow up
         )
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._control.fileno(), self._on_control)
         self._tell({"event": "ready", "pid": os.getpid(), "sealed": sealed})
-        await self._ended.wait()
+        async for message in self._inbox:
+            try:
+                self._obey(message)
+            except (KeyError, TypeError, ValueError) as fault:
+                self._tell({"event": "fault", "why": f"{type(fault).__name__}: {fault}"})
 
     # -- the supervisor's side
-
-    def _on_control(self) -> None:
-        try:
-            message = channel.receive(self._control)
-        except BlockingIOError:
-            return
-        except (channel.ChannelError, OSError):
-            # The only writer is the supervisor: what can't be understood can't be obeyed, so nothing goes on.
-            self._ended.set()
-            return
-        if message is None:
-            self._ended.set()
-            return
-        try:
-            self._obey(message)
-        except (KeyError, TypeError, ValueError) as fault:
-            self._tell({"event": "fault", "why": f"{type(fault).__name__}: {fault}"})
 
     def _obey(self, message: channel.Message) -> None:
         body = message.body
@@ -133,8 +121,7 @@ class Broker:
                 self._close()
             case other:
                 self._tell({"event": "fault", "why": f"unknown op {other!r}"})
-        for descriptor in message.descriptors:
-            os.close(descriptor)
+        message.close()
 
     def _configure(self, body: dict[str, Any]) -> None:
         token = str(body["token"])
@@ -174,7 +161,7 @@ class Broker:
             channel.send(self._control, body)
         except OSError:
             # A supervisor that takes nothing is dead or stuck: without it nothing may go on.
-            self._ended.set()
+            self._inbox.end()
 
     # -- the agent's side
 
@@ -294,18 +281,15 @@ class Broker:
             self._tell({"event": "refused", "tool": tool[:80], "why": why[:400]})
 
 
-def serve(control_fd: int) -> int:
-    """Run the broker on an inherited control channel; 0 when the supervisor ended it."""
-    seal.close_descriptors(control_fd)
+def serve(control: socket.socket, begun: dict[str, str]) -> int:
+    """Run the broker on its control channel; 0 when the supervisor ended it. `begun` is what `seal.begin` found."""
     # What an agent sends wrong is its own business and must not fill a log; faults go over the channel.
     logging.disable(logging.CRITICAL)
     for name in ("ascii", "latin-1", "utf-8", "idna"):
         "".encode(name)  # codecs load from files at first use, and there are none after the seal
 
     async def main() -> None:
-        with contextlib.closing(socket.socket(fileno=control_fd)) as control:
-            broker = Broker(control)
-            await broker.run(seal.seal())
+        await Broker(control).run(begun | seal(RIGHTS))
 
     asyncio.run(main())
     return 0

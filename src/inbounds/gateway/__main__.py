@@ -1,19 +1,16 @@
-"""`python -m inbounds.gateway --control-fd N`: nothing but the number of a descriptor stands in argv."""
+"""`python -I -m inbounds.gateway --control-fd N`: started by the supervisor, never by hand."""
 
+import socket
 import sys
 
-from inbounds.contracts.errors import EXIT_OPERATOR
+from inbounds.program import entry
 
 
-def main(argv: list[str]) -> int:
-    """Parse the one argument and serve."""
-    if len(argv) != 2 or argv[0] != "--control-fd" or not argv[1].isdecimal():  # noqa: PLR2004 - a flag and its value
-        sys.stderr.write("usage: python -m inbounds.gateway --control-fd N (started by the supervisor)\n")
-        return EXIT_OPERATOR
-    from inbounds.gateway.program import run
+def _serve(control: socket.socket, begun: dict[str, str]) -> int:
+    from inbounds.gateway.program import serve  # the web server is imported by a process that is bounded already
 
-    return run(int(argv[1]))
+    return serve(control, begun)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(entry.main("inbounds.gateway", _serve))

@@ -15,17 +15,20 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from aiohttp import web
 
-from inbounds.contracts.errors import InboundsError, OperatorError
-from inbounds.gateway import channel
+from inbounds.contracts.errors import EXIT_HOST, InboundsError, OperatorError
 from inbounds.gateway.clerk import Clerk, LedgerFailedError
 from inbounds.gateway.config import GatewayConfig
+from inbounds.gateway.emitter import Emitter
 from inbounds.gateway.exchange import Desk
 from inbounds.gateway.forward import Forwarder, ports
 from inbounds.gateway.lease import Lease
 from inbounds.gateway.ledger import Account, RunAccount, ScopeCap, open_ledger, transaction
 from inbounds.gateway.prices import PriceBook
-from inbounds.gateway.seal import close_inherited, seal, undumpable
+from inbounds.gateway.rights import rights
 from inbounds.gateway.server import HEADER_BYTES_MAX, HEADERS_MAX, Gateway
+from inbounds.program import channel
+from inbounds.program.inbox import Inbox
+from inbounds.program.seal import seal
 
 CONFIGURE_SECONDS = 30  # for the supervisor to say what this gateway is for
 KEYS_BYTES_MAX = 256 << 10  # keys of every provider that an operator may have
@@ -61,7 +64,7 @@ class Program:
     """The control loop's state: the gateway, its listeners by role, and whether it is to end."""
 
     gateway: Gateway
-    emitter: channel.Emitter
+    emitter: Emitter
     runners: dict[str, web.AppRunner] = field(default_factory=dict)
 
     async def attach(self, role: str, sock: socket.socket) -> None:
@@ -125,10 +128,10 @@ class Program:
             }
         )
 
-    async def obey(self, message: dict[str, Any], descriptors: list[int]) -> bool:
+    async def obey(self, message: channel.Message) -> bool:
         """Carry out one control message; False where it says to stop."""
-        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        match message:
+        sockets = [socket.socket(fileno=descriptor) for descriptor in message.descriptors]
+        match message.body:
             case {"op": "attach", "role": str(role)} if len(sockets) == 1:
                 await self.attach(role, sockets.pop())
             case {"op": "detach", "role": str(role)}:
@@ -142,28 +145,15 @@ class Program:
             case {"op": "stop"}:
                 return False
             case _:
-                self.emitter.emit({"event": "unknown_op", "op": str(message.get("op"))[:100]})
+                self.emitter.emit({"event": "unknown_op", "op": str(message.body.get("op"))[:100]})
         for sock in sockets:
             sock.close()
         return True
 
     async def serve(self, control: socket.socket) -> None:
         """Obey until told to stop; at EOF the supervisor is dead, and so is this program."""
-        loop = asyncio.get_running_loop()
-        messages: asyncio.Queue[tuple[dict[str, Any], list[int]] | None] = asyncio.Queue()
-
-        def readable() -> None:
-            try:
-                received = channel.receive(control)
-            except (OSError, ValueError):
-                received = None
-            if received is None:
-                loop.remove_reader(control)
-            messages.put_nowait(received)
-
-        loop.add_reader(control, readable)
-        while (received := await messages.get()) is not None:
-            if not await self.obey(*received):
+        async for message in Inbox(control):
+            if not await self.obey(message):
                 break
         await self._end()
 
@@ -194,7 +184,7 @@ def _warm() -> None:
     assert msgspec
 
 
-async def _serve(config: GatewayConfig, control: socket.socket, emitter: channel.Emitter, parts: "_Opened") -> None:
+async def _serve(config: GatewayConfig, control: socket.socket, emitter: Emitter, parts: "_Opened") -> None:
     parts.clerk.start()
     parts.forwarder.open()
     lease = Lease(config.caps, emitter.emit, stalled=lambda: emitter.stalled)
@@ -229,44 +219,37 @@ class _Opened:
     sealed: dict[str, str]
 
 
-def _open(config: GatewayConfig) -> _Opened:
+def _open(config: GatewayConfig, begun: dict[str, str]) -> _Opened:
     zone = zone_of(config.zone)
     prices = PriceBook(config)
     forwarder = Forwarder(config)
     connection = open_ledger(config.ledger)
     with transaction(connection):
         pass  # makes the log and its index exist: the seal names files, and forbids making others
-    files = [config.ledger, config.ledger + "-wal", config.ledger + "-shm"]
-    readable = [config.ca_bundle] if config.ca_bundle else []
-    sealed = seal(writable=files, readable=readable, ports=ports(config))
+    sealed = begun | seal(rights(config.ledger, config.ca_bundle, ports(config)))
     return _Opened(zone, prices, forwarder, Clerk(connection), Account(connection, account_of(config)), sealed)
 
 
-def run(control_fd: int) -> int:
-    """Serve one run from its control descriptor; returns the exit code."""
-    os.umask(0o077)
-    undumpable()  # before the first key arrives
-    control = socket.socket(fileno=control_fd)
-    close_inherited({0, 1, 2, control_fd})
+def serve(control: socket.socket, begun: dict[str, str]) -> int:
+    """Serve one run over the control channel; returns the exit code. `begun` is what `seal.begin` found."""
     control.settimeout(CONFIGURE_SECONDS)
     _warm()
     try:
         received = channel.receive(control)
-    except (OSError, ValueError):
-        return 1
+    except (OSError, channel.ChannelError):
+        return EXIT_HOST
     if received is None:
-        return 1
+        return EXIT_HOST
     control.settimeout(None)
     try:
-        message, descriptors = received
-        config = GatewayConfig.load(message.get("config"))
-        for descriptor in descriptors:
+        config = GatewayConfig.load(received.body.get("config"))
+        for descriptor in received.descriptors:
             config = config.with_keys(_read_keys(descriptor))
-        parts = _open(config)
+        parts = _open(config, begun)
     except InboundsError as error:
         channel.send(control, {"event": "failed", "exit": error.exit_code, **error.facts()})
         return error.exit_code
-    emitter = channel.Emitter(control)
+    emitter = Emitter(control)
     emitter.start()
     try:
         _event_loop_run(_serve(config, control, emitter, parts))

@@ -1,6 +1,7 @@
-"""The control channel between supervisor and broker: one JSON object in each datagram, descriptors beside it.
+"""The control channel between the supervisor and a program of ours: one JSON object a datagram, descriptors beside it.
 
-An AF_UNIX SOCK_SEQPACKET pair that the supervisor makes; end of file means that the other side is dead.
+An AF_UNIX SOCK_SEQPACKET pair that the supervisor makes; end of file means that the other side is dead. Used at both
+ends; knows nothing of what the objects mean.
 """
 
 import array
@@ -8,13 +9,14 @@ import contextlib
 import json
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 # One datagram; sockets take about 200 KiB by default, and no message of ours needs more than this.
 DATAGRAM_BYTES_MAX = 64 << 10
-# A listener travels alone.
-DESCRIPTORS_MAX = 1
+# A listener or a file of keys travels alone.
+DESCRIPTORS_MAX = 4
 
 
 class ChannelError(Exception):
@@ -23,13 +25,18 @@ class ChannelError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One datagram; `descriptors` are open and belong to the receiver."""
+    """One datagram; `descriptors` are open (close-on-exec) and belong to the receiver."""
 
     body: dict[str, Any]
-    descriptors: tuple[int, ...]
+    descriptors: tuple[int, ...] = ()
+
+    def close(self) -> None:
+        """Close the descriptors of a message that nobody wants."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
 
 
-def encode(body: dict[str, Any]) -> bytes:
+def encode(body: Mapping[str, Any]) -> bytes:
     """Write a message; ValueError if it does not fit a datagram."""
     raw = json.dumps(body, separators=(",", ":")).encode()
     if len(raw) > DATAGRAM_BYTES_MAX:
@@ -49,14 +56,14 @@ def shortened(body: dict[str, Any], key: str) -> dict[str, Any]:
     return cut
 
 
-def send(sock: socket.socket, body: dict[str, Any], *descriptors: int) -> None:
-    """Send one message; BlockingIOError or OSError if the other side is full or gone."""
+def send(sock: socket.socket, body: Mapping[str, Any], *descriptors: int) -> None:
+    """Send one message; ValueError if it is too long, BlockingIOError or OSError if the other side is full or gone."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     sock.sendmsg([encode(body)], rights)
 
 
 def receive(sock: socket.socket) -> Message | None:
-    """Receive one message, None at end of file; ChannelError for anything that is none."""
+    """Receive one message, None at end of file; ChannelError for anything that is none, OSError as recvmsg has it."""
     space = socket.CMSG_SPACE(DESCRIPTORS_MAX * array.array("i").itemsize)
     raw, ancillary, flags, _ = sock.recvmsg(DATAGRAM_BYTES_MAX, space, socket.MSG_CMSG_CLOEXEC)
     descriptors = array.array("i")
