@@ -2,7 +2,8 @@
 
 Pure. The rules: doors closed, frozen, stop event, persisted, killed, disposed of, in that order and each once; no
 iteration and no jail but a judge's starts after the stop event; no tool call or model request *begins* after the doors
-closed. What was in flight then may still be settled and is recorded later: a record's own `ms` tells when it began.
+closed. What was in flight then may still be settled and is recorded later: its `began_at_ms` tells when it began, or
+its `ms` where there is none.
 """
 
 from itertools import pairwise
@@ -90,6 +91,7 @@ def _later(records: list[Record], stop: Record) -> list[str]:
             took = record.data.get("ms")
             if record.kind == "tool.called" and record.data.get("outcome") == "refused":
                 continue
-            if type(took) is not int or record.at_ms - took > closed.at_ms:
+            began = record.data.get("began_at_ms", record.at_ms - took if type(took) is int else None)
+            if type(began) is not int or began > closed.at_ms:
                 faults.append(f"record {record.seq}: {record.kind} began after the doors were closed")
     return faults

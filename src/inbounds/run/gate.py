@@ -4,6 +4,7 @@ Knows the gateway's control channel; decides nothing.
 """
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -59,7 +60,9 @@ def hear(event: Mapping[str, Any], post: Post) -> None:
     data = {key: value for key, value in event.items() if key != "event"}
     match event.get("event"):
         case "usage":
-            post("model.usage", data)
+            # Recorded when the loop comes to it, which within a stop may be seconds later.
+            began = time.time_ns() // 1_000_000 - int(data["ms"])
+            post("model.usage", {**data, "began_at_ms": began})
         case "refused":
             post("model.refused", {**data, "cap": "lease" if data.get("reason") in FINAL else ""})
         case "spent":

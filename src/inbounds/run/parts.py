@@ -133,7 +133,7 @@ class Parts:
 
     def close_doors(self) -> str:
         """Stop, step 1."""
-        if self._broker is not None:
+        if self._broker is not None and self._broker.process.poll() is None:  # one that died is closed
             self._broker.close()
         if self._gateway is not None and not self._gateway.close_lease("the run is stopping"):
             return "the lease is closed; what was in flight is charged at its bound"

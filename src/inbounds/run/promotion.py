@@ -16,6 +16,7 @@ from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import HostError, RefusedError
 from inbounds.run.judging import REQUIRED
 from inbounds.run.recovery import records
+from inbounds.store.store import Store
 
 TIMEOUT_S = 120.0  # a merge of two trees and a few refs
 ANSWER_BYTES_MAX = 1 << 20
@@ -84,6 +85,20 @@ def promote(contract: Contract, run_dir: Path, target: str, signatures: tuple[st
     if not found.commit:
         raise RefusedError("the run made no commit", where=contract.run_id, expected="a run that changed something")
     return ask(_request(contract, found, "promote", target, found.commit, found.tree, signatures))
+
+
+def landed(contract: Contract, run_dir: Path, target: str) -> dict[str, Any] | None:
+    """What the gate did for this run without its being recorded (the supervisor died between), or None."""
+    store, found = Store.open(contract.store), standing(run_dir)
+    tip = store.ref(f"refs/heads/{target}")
+    if tip is None or not found.commit:
+        return None
+    for line in store.git("rev-list", "--first-parent", "--merges", "--parents", tip).splitlines():
+        commit, old, *merged = line.split()
+        if merged == [found.commit]:
+            why = "found landed; the supervisor died before it could write it down"
+            return {"outcome": "promoted", "target": target, "commit": commit, "old": old, "reasons": [why]}
+    return None
 
 
 def roll_back(contract: Contract, run_dir: Path, tree_of_landed: str, target: str = "development") -> dict[str, Any]:

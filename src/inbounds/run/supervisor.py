@@ -176,7 +176,8 @@ class Supervisor:
             self._worker.join(WORKER_SECONDS_MAX)
         self.loop.drain()
         if code is StopCode.DONE and self.contract.promote_auto and not promotion.standing(self.run_dir).landed:
-            self.loop.record("promotion.decided", self.parts.promote())
+            known = promotion.landed(self.contract, self.run_dir, "development") if self._replayed.done else None
+            self.loop.record("promotion.decided", known or self.parts.promote())
         for notice in self.parts.tell(code):
             self.loop.record("notice.sent", notice)
         exit_code = EXIT_KEPT if code is StopCode.DONE else EXIT_REFUSED

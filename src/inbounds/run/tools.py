@@ -44,13 +44,13 @@ class Tools:
 
     def _answer_all(self) -> None:
         while (call := self._calls.get()) is not None:
-            started = time.monotonic()
+            started, began_at_ms = time.monotonic(), time.time_ns() // 1_000_000
             try:
                 text, outcome, is_error = answer(self._tests()), "ok", False
             except InboundsError as fault:
                 text, outcome, is_error = f"the tests could not be run: {fault.found}", "failed", True
             ms = int((time.monotonic() - started) * 1000)
-            self._post("tool.called", {"tool": call.tool, "outcome": outcome, "ms": ms})
+            self._post("tool.called", {"tool": call.tool, "outcome": outcome, "ms": ms, "began_at_ms": began_at_ms})
             try:
                 self._broker.answer(call.id, text, is_error)
             except InboundsError:
