@@ -22,7 +22,11 @@ class PinnedTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One run, bound. Paths are repository-relative; `limits` are integers in the units of limits.Limits."""
+    """One run, bound. Paths are repository-relative; `limits` are integers in the units of limits.Limits.
+
+    `settings_sha256` covers settings.json, which says how the run is carried out: the agent's program, and the hosts
+    to which the gateway hands the operator's keys.
+    """
 
     version: int
     run_id: str
@@ -55,6 +59,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     agent: str
     agent_version: str
     agent_sha256: str
+    settings_sha256: str
     model: str
     profile: str
     level: int
@@ -74,6 +79,16 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def numbers(self) -> Limits:
         """The limits as the kernel takes them."""
         return from_json(self.limits)
+
+    def restated(self) -> dict[str, object]:
+        """The statement that what stands in here amounts to: what the person's signature must be about."""
+        return statement(
+            plan=document_sha256(self.plan),
+            requirements={requirement.id: document_sha256(requirement) for requirement in self.requirements},
+            policy=self.policy_sha256,
+            config=self.config_sha256,
+            thread=self.thread,
+        )
 
     def encode(self) -> bytes:
         """The canonical bytes that contract.json holds and `sha256` covers."""

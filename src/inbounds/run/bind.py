@@ -49,12 +49,13 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class AgentChoice:
-    """The agent that will run, as found on this host."""
+    """The agent that will run, as found on this host, and the hash of the settings that say how."""
 
     name: str
     version: str
     sha256: str
     model: str
+    settings_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +197,7 @@ def bind(*, documents: Documents, work: Work, wish: Wish, base: Base, agent: Age
         agent=agent.name,
         agent_version=agent.version,
         agent_sha256=agent.sha256,
+        settings_sha256=agent.settings_sha256,
         model=agent.model,
         profile=policy.profile,
         level=policy.enforcement.level,

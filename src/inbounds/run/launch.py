@@ -4,6 +4,7 @@ Provider keys go from here to the gateway through a sealed memory file whose des
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
@@ -47,7 +48,7 @@ def prepare(home: Home, contract: Contract, blast: Mapping[str, Any], settings: 
         (new / "logs").mkdir(mode=0o700)
         _write(new / CONTRACT, contract.encode())
         _write(new / BLAST, json.dumps(blast, sort_keys=True, ensure_ascii=False).encode())
-        _write(new / SETTINGS, json.dumps(settings, sort_keys=True).encode())
+        _write(new / SETTINGS, _encoded(settings))
         if run_dir.exists():
             raise OperatorError("there is a run of this name already", where=str(run_dir), fix="run again")
         new.rename(run_dir)
@@ -75,6 +76,15 @@ def read_contract(run_dir: Path) -> Contract:
             expected="the contract as it was signed",
             fix=f"inbounds verify {run_dir.name}",
         ) from error
+
+
+def settings_sha256(settings: Mapping[str, Any]) -> str:
+    """The hash that binds settings.json into the contract; the same before it is written and after it is read."""
+    return hashlib.sha256(_encoded(settings)).hexdigest()
+
+
+def _encoded(settings: Mapping[str, Any]) -> bytes:
+    return json.dumps(settings, sort_keys=True).encode()
 
 
 def start(home: Home, run_dir: Path, upstreams: bytes) -> Started:

@@ -23,7 +23,7 @@ from inbounds.gateway.config import Format
 from inbounds.gateway.keys import KeyStore
 from inbounds.gateway.settings import keys_for, load_settings
 from inbounds.journal.sshsig import OperatorKey
-from inbounds.run import authorize, bind, choose, documents, layer
+from inbounds.run import authorize, bind, choose, documents, launch, layer
 from inbounds.run.base import find_base, place
 from inbounds.run.home import Home
 
@@ -101,7 +101,8 @@ def order(
     model = asked.wish.model or work.plan.model or MODELS.get(install.name, "")
     served, keys = gateway or _provider(home, profile, model)
     layer.ensure(home, layer.need(base.store, base.tree, thread), say)
-    choice = bind.AgentChoice(install.name, install.version, install.sha256, model)
+    settings = {"agent": asdict(install), "gateway": dict(served)}
+    choice = bind.AgentChoice(install.name, install.version, install.sha256, model, launch.settings_sha256(settings))
     contract = bind.bind(documents=found, work=work, wish=asked.wish, base=base, agent=choice, operator=operator)
     looked = repository.look(asked.directory)
     hosts = tuple(sorted({str(upstream["base_url"]) for upstream in served["upstreams"].values()}))
@@ -110,7 +111,7 @@ def order(
     return Ordered(
         contract=contract,
         blast=blast,
-        settings={"agent": asdict(install), "gateway": dict(served)},
+        settings=settings,
         summary=msgspec.to_builtins(contract),
         uncommitted=(
             *dirty[:DIRTY_SHOWN],

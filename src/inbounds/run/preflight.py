@@ -22,6 +22,7 @@ from inbounds.run import authorize
 from inbounds.run.crew import Crew
 from inbounds.run.home import Home
 from inbounds.run.judging import Bench
+from inbounds.run.launch import settings_sha256
 from inbounds.run.workbench import Workbench
 from inbounds.sandbox.host import jail_python
 from inbounds.sandbox.identity import Identity
@@ -85,11 +86,17 @@ def host(contract: Contract, found: Found) -> None:
 
 
 def agent(contract: Contract, settings: dict[str, Any], found: Found) -> None:
-    """The agent on disk is the one that was signed for."""
+    """The settings are those that were bound (they say where the keys go), the agent on disk the one signed for."""
+    if settings_sha256(settings) != contract.settings_sha256:
+        found.reasons.append("settings.json is not what the contract was bound with")
+        return
     path = Path(settings["agent"]["path"])
     if not path.exists():
         found.reasons.append(f"the agent {contract.agent} is not at {path} any more")
-    elif settings["agent"]["sha256"] != contract.agent_sha256 or profile(contract.agent).digest(path) != contract.agent_sha256:
+    elif (
+        settings["agent"]["sha256"] != contract.agent_sha256
+        or profile(contract.agent).digest(path) != contract.agent_sha256
+    ):
         found.reasons.append(f"the agent {contract.agent} at {path} is not the one that was signed for")
 
 
@@ -100,6 +107,8 @@ def signature(contract: Contract, found: Found) -> None:
     )
     if not name or name != contract.operator:
         found.reasons.append(f"no operator signed the statement {digest(dict(contract.statement))[:12]}")
+    if dict(contract.statement) != contract.restated():
+        found.reasons.append("the contract is not the one that its signed statement is about")
 
 
 def baseline(bench: Bench, found: Found) -> None:
