@@ -38,7 +38,12 @@ class Marks:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         chosen = self.config.option
         self.whole = not (
-            chosen.keyword or chosen.markexpr or chosen.deselect or chosen.ignore or chosen.maxfail or chosen.lf
+            chosen.keyword
+            or chosen.markexpr
+            or chosen.deselect
+            or chosen.ignore
+            or chosen.maxfail
+            or getattr(chosen, "lf", False)
         ) and (session.config.args_source is not pytest.Config.ArgsSource.ARGS)
 
     @pytest.hookimpl(tryfirst=True)

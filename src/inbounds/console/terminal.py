@@ -134,6 +134,8 @@ def run_summary(manifest: dict[str, Any]) -> Any:
     for name, value in summary_figures(manifest):
         figures.add_row(Text(name, style="dim"), Text(visible(value, limit=100)))
     steps = Table.grid(padding=(0, 3))
+    steps.add_column(no_wrap=True)  # a command is copied whole or not at all
+    steps.add_column()
     for command, does in advice.steps:
         steps.add_row(Text(visible(command), style="bold"), Text(does, style="dim"))
     return Group(Panel(head, box=box.ROUNDED, border_style=tone), figures, Text(), steps)
