@@ -115,8 +115,10 @@ def test_the_commands_for_node_write_a_report(tmp_path: Path) -> None:
     )
     report = tmp_path / "report.xml"
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "INBOUNDS_JUNIT": str(report)}
+    reporter = Path(found.__file__).parents[1] / "judges" / "node_reporter.mjs"
+    env |= {"INBOUNDS_NODE_REPORTER": str(reporter), "INBOUNDS_ROOT": str(tmp_path)}
     done = subprocess.run(only(tmp_path).command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     if "bad option" in done.stderr:
         pytest.skip("this node has no JUnit reporter")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert 'name="adds"' in report.read_text()
+    assert '<testcase file="a.test.js" name="adds"' in report.read_text()

@@ -5,8 +5,16 @@ import click
 from inbounds.cli.output import emit, is_terminal, say
 from inbounds.contracts.errors import OperatorError
 
+EPILOG = """\b
+inbounds review RUN        look first
+  inbounds approve RUN --note "read the diff, the rounding is right"
+  inbounds promote RUN
 
-@click.command()
+\b
+The signature is over the exact tree, the plan and the journal's head: a later change voids it."""
+
+
+@click.command(epilog=EPILOG)
 @click.argument("run", required=False)
 @click.option("--yes", is_flag=True, help="Sign without asking again; you have reviewed the run.")
 @click.option("--note", default="", help="Your judgement, kept with the signature.")

@@ -6,8 +6,12 @@ import click
 
 from inbounds.cli.output import emit, say
 
+EPILOG = """\b
+inbounds check .           every limit, its value, and the file and line (or flag) it comes from
+  inbounds check . --json"""
 
-@click.command()
+
+@click.command(epilog=EPILOG)
 @click.argument("directory", default=".", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
 def command(directory: Path, as_json: bool) -> None:

@@ -7,8 +7,17 @@ import click
 
 from inbounds.cli.output import emit, say
 
+EPILOG = """\b
+inbounds demo                              no key, no provider, no question
+  inbounds demo --json
+  ANTHROPIC_API_KEY=… inbounds demo --live   acts 1 and 3 with a real provider and agent, for some cents
 
-@click.command()
+\b
+(1) an honest run lands, (2) an agent that goes out of its bounds is stopped, (3) a model that loops expensively ends
+below its cap; then act 1 is rolled back. Exit code 0 if all of it came out as it must."""
+
+
+@click.command(epilog=EPILOG)
 @click.option("--live", is_flag=True, default=lambda: os.environ.get("LIVE") == "1", help="Use the real provider.")
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
 def command(live: bool, as_json: bool) -> int:

@@ -5,8 +5,12 @@ import click
 from inbounds.cli.output import emit, is_terminal, say
 from inbounds.contracts.errors import OperatorError
 
+EPILOG = """\b
+inbounds discard RUN              its workspace and agent branch; journal, manifest and report stay
+  inbounds discard RUN --evidence   all of it"""
 
-@click.command()
+
+@click.command(epilog=EPILOG)
 @click.argument("run", required=False)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--evidence", is_flag=True, help="Delete journal, manifest and report as well.")

@@ -6,8 +6,17 @@ import click
 
 from inbounds.cli.output import emit, say
 
+EPILOG = """\b
+inbounds init             this repository (or the directory you are in, as a thread of its own)
+  inbounds init billing     one directory of a larger repository
 
-@click.command()
+\b
+It looks for agents, test commands, manifests, owners (CODEOWNERS, git) and your SSH signing key (one is made where you
+have none), builds the dependency layer, runs the tests once in a jail, and pins what fails today. It writes
+.inbounds/policy.yaml and .inbounds/config.yaml, leaves files alone that are there, and asks nothing."""
+
+
+@click.command(epilog=EPILOG)
 @click.argument("directory", default=".", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
 def command(directory: Path, as_json: bool) -> int:

@@ -4,8 +4,15 @@ import click
 
 from inbounds.cli.output import emit, say
 
+EPILOG = """\b
+inbounds promote RUN       then, if it was a mistake: inbounds rollback RUN
 
-@click.command()
+\b
+The gate moves the branch only if the tests and security judges passed on exactly this tree. Exit code: 0 landed,
+1 refused, with the reasons."""
+
+
+@click.command(epilog=EPILOG)
 @click.argument("run", required=False)
 @click.option("--to", "target", default="development", type=click.Choice(["development"]), help="The branch.")
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")

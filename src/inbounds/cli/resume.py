@@ -5,8 +5,14 @@ import click
 from inbounds.cli.output import emit, is_terminal, say
 from inbounds.contracts.errors import OperatorError
 
+EPILOG = """\b
+inbounds resume RUN --note "the budget was too small"
 
-@click.command()
+\b
+A stopped run never goes on by itself. This records, signed, that you saw why it stopped; then start a follow-up run."""
+
+
+@click.command(epilog=EPILOG)
 @click.argument("run", required=False)
 @click.option("--yes", is_flag=True, help="Sign without asking again.")
 @click.option("--note", default="", help="Why it may go on.")

@@ -4,8 +4,14 @@ import click
 
 from inbounds.cli.output import emit, say
 
+EPILOG = """\b
+inbounds rollback RUN
 
-@click.command()
+\b
+History stays: a new commit restores what was there before. Unlanded work is thrown away by inbounds discard."""
+
+
+@click.command(epilog=EPILOG)
 @click.argument("run", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
 def command(run: str | None, as_json: bool) -> int:

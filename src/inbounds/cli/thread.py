@@ -6,8 +6,15 @@ import click
 
 from inbounds.cli.output import emit, say
 
+EPILOG = """\b
+inbounds thread list
+  inbounds thread add billing    then: inbounds run billing --goal … --accept billing/tests/test_x.py::test_y
 
-@click.group()
+\b
+A thread is a directory with an owner and bounds of its own; its agents see nothing else of the repository."""
+
+
+@click.group(epilog=EPILOG)
 def command() -> None:
     """List threads, or make a directory one."""
 

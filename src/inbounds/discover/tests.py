@@ -20,8 +20,13 @@ SKIPPED = frozenset(
     {"node_modules", "venv", "env", "build", "dist", "target", "__pycache__", "site-packages", "vendor"}
 )
 
-# A jail has no shell history or profile; sh only puts the variable's value into the argument.
-NODE = ("sh", "-c", 'exec node --test --test-reporter=junit --test-reporter-destination="$INBOUNDS_JUNIT"')
+# A jail has no shell history or profile; sh only puts the variables' values into the arguments. The reporter comes with
+# inbounds: before version 22 node's own does not say in which file a test stands.
+NODE = (
+    "sh",
+    "-c",
+    'exec node --test --test-reporter="$INBOUNDS_NODE_REPORTER" --test-reporter-destination="$INBOUNDS_JUNIT"',
+)
 VITEST = ("sh", "-c", 'exec npx --no-install vitest run --reporter=junit --outputFile="$INBOUNDS_JUNIT"')
 
 

@@ -19,6 +19,7 @@ from inbounds.judges.report import Reading, TestReport, read_plain, read_witness
 JUDGE = "tests"
 JOB = "/job"  # where Job.files stand (contracts.job.Job.files)
 IDS_MAX = 5_000  # ids listed in facts, by kind; a list that was cut says so, the counts are exact
+NODE_REPORTER = "node_reporter.mjs"  # $INBOUNDS_NODE_REPORTER in a junit command: node's test runner with file names
 NONCE = re.compile(r"[0-9a-f]{16,64}")
 WITNESSED = (
     "exit code, JUnit and witness agree, planted failing tests were reported; code under test shares the process"
@@ -74,8 +75,16 @@ def plan(suite: Suite, tree: str, nonce: str) -> Job:
             raise OperatorError("a test runner without a command", expected="the command that writes $INBOUNDS_JUNIT")
         target = f"{OUT}/{junit_name}"
         argv = tuple(part.replace("$INBOUNDS_JUNIT", target) for part in suite.command)
-        env |= {"INBOUNDS_JUNIT": target}
-        return Job(argv=argv, env=env, restore=dict(suite.restore), outputs=(junit_name,), **common)  # type: ignore[arg-type]  # one dict of mixed fields
+        env |= {"INBOUNDS_JUNIT": target, "INBOUNDS_NODE_REPORTER": f"{JOB}/{NODE_REPORTER}"}
+        reporter = importlib.resources.files("inbounds.judges").joinpath(NODE_REPORTER).read_bytes()
+        return Job(
+            argv=argv,
+            env=env,
+            restore=dict(suite.restore),
+            files={NODE_REPORTER: reporter},
+            outputs=(junit_name,),
+            **common,  # type: ignore[arg-type]  # one dict of mixed fields
+        )
     if suite.runner != "pytest":
         raise OperatorError(f"test runner {suite.runner!r}", expected="pytest or junit", fix="runner: pytest")
     spec = {

@@ -11,10 +11,11 @@ from typing import Any
 from inbounds.agents.profile import AgentProfile, AgentTask, Install
 from inbounds.broker.control import BrokerProcess
 from inbounds.contracts.bound import Contract
-from inbounds.contracts.job import BROKER_PORT, GATEWAY_PORT, LAYER, RESOLVER_PORT, WORK
+from inbounds.contracts.job import BROKER_PORT, GATEWAY_PORT, RESOLVER_PORT, WORK
 from inbounds.contracts.paths import joined
 from inbounds.gateway.control import GatewayProcess
 from inbounds.run.crew import Crew
+from inbounds.run.mounts import layer_binds
 from inbounds.run.workbench import read_limited
 from inbounds.sandbox.decoys import Decoys
 from inbounds.sandbox.resolver import Question, Resolver
@@ -91,7 +92,6 @@ class Coder:
             turns_max=contract.numbers().turns,
         )
         launch = self.profile.launch(self.install, task)
-        layer = (Bind(str(self.layer), LAYER, executable=True),) if self.layer else ()
         python_path = [*contract.test_pythonpath, *contract.layer_pythonpath]
         return JailSpec(
             role=ROLE,
@@ -100,7 +100,7 @@ class Coder:
             env={**launch.env, "PYTHONPATH": ":".join(f"{WORK}/{path}".removesuffix("/.") for path in python_path)},
             binds=(
                 *(Bind(b.source, b.target, writable=b.writable) for b in volume.binds()),
-                *layer,
+                *layer_binds(self.layer),
                 *(Bind(source, target, executable=target in launch.executables) for source, target in launch.binds),
             ),
             listeners=(

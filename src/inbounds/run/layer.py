@@ -21,6 +21,7 @@ from inbounds.deps.upstream import discover
 from inbounds.run.crew import Crew
 from inbounds.run.documents import Documents
 from inbounds.run.home import Home
+from inbounds.run.mounts import META
 from inbounds.run.workbench import JOB_DIRECTORY, read_limited
 from inbounds.sandbox.host import jail_python
 from inbounds.sandbox.identity import Identity, identity
@@ -29,7 +30,6 @@ from inbounds.store.descent import delete_tree
 from inbounds.store.store import Store
 
 ENV = "env"
-META = "layer.json"
 FILES_MAX = 4_000  # manifests of one repository that are read to find its own
 ANSWER_BYTES_MAX = 64 << 20  # the list of packages and hashes
 BUILD_LIMITS = JailLimits(processes=512, tmp_bytes=2 << 30, home_bytes=1 << 30)

@@ -12,7 +12,7 @@ from typing import Any
 from inbounds.agents.registry import profile
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.canonical import digest
-from inbounds.contracts.errors import HostError
+from inbounds.contracts.errors import HostError, RefusedError
 from inbounds.contracts.paths import below
 from inbounds.contracts.verdict import Outcome
 from inbounds.gateway.ledger import spend
@@ -20,6 +20,7 @@ from inbounds.judges import toolbox
 from inbounds.judges.tests import Suite
 from inbounds.run import authorize
 from inbounds.run.crew import Crew
+from inbounds.run.documents import POLICY
 from inbounds.run.home import Home
 from inbounds.run.judging import Bench
 from inbounds.run.launch import settings_sha256
@@ -83,6 +84,29 @@ def host(contract: Contract, found: Found) -> None:
         state = found.enforcement.get(name, "absent: unknown mechanism")
         if state != "enforced":
             found.reasons.append(f"policy requires {name}, here it is {state}; see inbounds doctor")
+
+
+def refuse_host(level: int, require: tuple[str, ...]) -> None:
+    """Before a person is asked to sign: HostError where no jail can be made, RefusedError where policy asks for more.
+
+    The supervisor looks again (`host`): its word stands in the journal.
+    """
+    facts = probe()
+    if facts.problem:
+        raise HostError(facts.problem, expected="a host that can make jails", fix=facts.fix or "inbounds doctor")
+    found = min(facts.level, ROOTLESS_LEVEL_MAX)
+    lacking = [f"{name} is {facts.enforcement.get(name, 'unknown')}" for name in require
+               if facts.enforcement.get(name) != "enforced"]  # fmt: skip
+    if found < level:
+        lacking += [f"{name} is {facts.enforcement[name]}" for name in facts.lacking if name not in require]
+        lacking = lacking or [f"level {found} is the highest without the hardened mode"]
+    if lacking:
+        raise RefusedError(
+            f"policy asks for more than this host enforces: {'; '.join(lacking)}",
+            where=f"{POLICY}: enforcement",
+            expected=f"level {level}, found level {found}",
+            fix="inbounds doctor",
+        )
 
 
 def agent(contract: Contract, settings: dict[str, Any], found: Found) -> None:

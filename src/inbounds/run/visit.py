@@ -1,63 +1,141 @@
-"""A person's command in exactly the jail that a role would get, over HEAD of a thread; nothing it writes is kept.
+"""A person's command in the jail that a role would get, over HEAD of a thread; nothing it writes is kept.
 
-For `inbounds shell`. The terminal is passed through as pipes: a jail has no controlling terminal.
+For `inbounds shell`. Output is copied as it comes; input is not passed on, because a jail's stdin is /dev/null and it
+has no terminal (a terminal is a way to type into the host). No model or tool broker answers in it.
 """
 
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
 
-from inbounds.contracts.job import HOME, LAYER, WORK
+from inbounds.contracts.job import WORK
 from inbounds.contracts.paths import below
 from inbounds.run import documents, layer
 from inbounds.run.base import find_base, place
+from inbounds.run.bind import Base
 from inbounds.run.crew import Crew
+from inbounds.run.documents import Documents
 from inbounds.run.home import Home
-from inbounds.run.workbench import read_limited
+from inbounds.run.mounts import layer_binds
 from inbounds.sandbox.identity import identity
-from inbounds.sandbox.spec import Bind, JailSpec
+from inbounds.sandbox.jail import Jail
+from inbounds.sandbox.spec import Bind, JailExit, JailLimits, JailSpec
 from inbounds.sandbox.volume import Volume
 from inbounds.store.descent import delete_tree
 
-DEADLINE_MS = 24 * 3_600_000  # a person may leave a shell open for a day
-OUTPUT_BYTES_MAX = 16 << 20
+DEADLINE_MS = 24 * 3_600_000  # a person may leave a command running for a day
+OUTPUT_BYTES_MAX = 1 << 30  # per stream, on disk while it runs; a person watching stops it long before
+POLL_S = 0.05
+CHUNK = 1 << 16
 SIGNAL_BASE = 128  # a shell's own convention for a command that a signal ended
+INTERRUPTED = SIGNAL_BASE + 2
 
 
-def visit(home: Home, directory: Path, role: str, argv: tuple[str, ...]) -> int:
-    """Run `argv`; its exit code, or 128 and the signal's number."""
-    top, thread = place(directory)
-    found = documents.read(top, thread)
-    base = find_base(top, found, home)
-    who = identity(base.commit)
-    scratch = Path(tempfile.mkdtemp(prefix="inbounds-shell-", dir=home.path))
-    try:
-        volume = Volume.prepare(
-            base.store,
-            base.tree,
-            thread,
-            found.config.interfaces.read,
-            str(scratch / "workspace"),
-            uid=who.uid if who.dropped else None,
-            gid=who.gid if who.dropped else None,
-            protected=[path for path in found.policy.protected if below(path, thread)],
-        )
-        built = home.layers / base.layer / layer.ENV
-        spec = JailSpec(
-            role=role,
+@dataclass(slots=True)
+class Visit:
+    """A workspace over HEAD; each command gets a jail of its own in it. Use as a context: leaving deletes it all."""
+
+    role: str
+    thread: str
+    found: Documents
+    base: Base
+    layer: Path
+    scratch: Path
+    volume: Volume
+
+    @classmethod
+    def prepare(cls, home: Home, directory: Path, role: str, say: Callable[[str], None]) -> "Visit":
+        """Check HEAD out and build the layer if it is missing."""
+        top, thread = place(directory)
+        found = documents.read(top, thread)
+        base = find_base(top, found, home)
+        layer.ensure(home, layer.need(base.store, base.tree, thread), say)
+        who = identity(base.commit)
+        scratch = Path(tempfile.mkdtemp(prefix="inbounds-shell-", dir=home.path))
+        try:
+            volume = Volume.prepare(
+                base.store,
+                base.tree,
+                thread,
+                found.config.interfaces.read,
+                str(scratch / "workspace"),
+                uid=who.uid if who.dropped else None,
+                gid=who.gid if who.dropped else None,
+                protected=[path for path in found.policy.protected if below(path, thread)],
+            )
+        except BaseException:
+            delete_tree(str(scratch))
+            raise
+        return cls(role, thread, found, base, home.layers / base.layer / layer.ENV, scratch, volume)
+
+    def __enter__(self) -> Self:
+        """Nothing more to do."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        """Leave nothing behind."""
+        delete_tree(str(self.scratch))
+
+    @property
+    def workspace(self) -> str:
+        """Where commands start, inside."""
+        return WORK if self.thread == "." else f"{WORK}/{self.thread}"
+
+    def run(self, argv: tuple[str, ...]) -> int:
+        """Run `argv`, copying what it writes as it comes; its exit code, or 128 and the signal's number."""
+        crew = Crew(identity(self.base.commit))
+        jail = crew.open(self._spec(argv), self.scratch)
+        jail.go()
+        try:
+            ended = self._copy(jail)
+        except KeyboardInterrupt:
+            crew.halt()
+            crew.finish(jail)
+            return INTERRUPTED
+        crew.finish(jail)
+        for lost in _remarks(ended):
+            sys.stderr.write(f"inbounds: {lost}\n")
+        return ended.exit_code or (SIGNAL_BASE + ended.signal if ended.signal else 0)
+
+    def _spec(self, argv: tuple[str, ...]) -> JailSpec:
+        places = [*self.found.config.tests.pythonpath, *self.base.layer_pythonpath]
+        return JailSpec(
+            role=self.role,
             argv=argv,
-            cwd=WORK if thread == "." else f"{WORK}/{thread}",
-            env={"HOME": HOME, "LANG": "C.UTF-8", "TERM": "dumb"},
+            cwd=self.workspace,
+            env={"TERM": "dumb", "PYTHONPATH": ":".join(f"{WORK}/{path}".removesuffix("/.") for path in places)},
             binds=(
-                *(Bind(b.source, b.target, writable=b.writable) for b in volume.binds()),
-                *((Bind(str(built), LAYER, executable=True),) if built.is_dir() else ()),
+                *(Bind(b.source, b.target, writable=b.writable) for b in self.volume.binds()),
+                *layer_binds(self.layer),
             ),
             deadline_ms=DEADLINE_MS,
+            limits=JailLimits(output_bytes=OUTPUT_BYTES_MAX),
+            local_servers=self.role == "tester",
         )
-        ended = Crew(who).run(spec, scratch)
-        sys.stdout.buffer.write(read_limited(scratch / "stdout", OUTPUT_BYTES_MAX) or b"")
-        sys.stderr.buffer.write(read_limited(scratch / "stderr", OUTPUT_BYTES_MAX) or b"")
-        sys.stdout.flush()
-        return ended.exit_code or (SIGNAL_BASE + ended.signal if ended.signal else 0)
-    finally:
-        delete_tree(str(scratch))
+
+    def _copy(self, jail: Jail) -> JailExit:
+        """Follow the jail's output files until it is over."""
+        ended: JailExit | None = None
+        with (self.scratch / "stdout").open("rb") as out, (self.scratch / "stderr").open("rb") as err:
+            while ended is None:
+                ended = jail.wait(POLL_S)
+                for source, target in ((out, sys.stdout.buffer), (err, sys.stderr.buffer)):
+                    _pour(source, target)
+        return ended
+
+
+def _pour(source: BinaryIO, target: BinaryIO) -> None:
+    while part := source.read(CHUNK):
+        target.write(part)
+        target.flush()
+
+
+def _remarks(ended: JailExit) -> list[str]:
+    """What a person would otherwise wonder about."""
+    found = [f"the jail {ended.reason}: {ended.detail or 'ended by its limits'}"] if ended.reason != "exited" else []
+    lost = max(ended.stdout_bytes, ended.stderr_bytes) - OUTPUT_BYTES_MAX
+    return [*found, *([f"{lost} bytes of output were not kept"] if lost > 0 else [])]

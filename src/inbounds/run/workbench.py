@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from inbounds.contracts.errors import HostError
-from inbounds.contracts.job import LAYER, OUT, WORK, Job, JobResult
+from inbounds.contracts.job import OUT, WORK, Job, JobResult
 from inbounds.run.crew import Crew
+from inbounds.run.mounts import layer_binds
 from inbounds.sandbox.identity import Identity
 from inbounds.sandbox.spec import Bind, JailLimits, JailSpec
 from inbounds.store.descent import delete_tree
@@ -73,7 +74,7 @@ class Workbench:
                     Bind(str(work), WORK, writable=True),
                     Bind(str(out), OUT, writable=True),
                     Bind(str(files), JOB_DIRECTORY),
-                    *((Bind(str(self.layer), LAYER, executable=True),) if self.layer else ()),
+                    *layer_binds(self.layer),
                     *self.binds,
                 ),
                 limits=self.limits,
