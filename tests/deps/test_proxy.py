@@ -2,6 +2,7 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from inbounds.contracts.errors import OperatorError
 from inbounds.deps import build, control, manifests, pages, upstream
+from inbounds.program import landlock
 
 from .conftest import Build, Running, Start
 
@@ -40,6 +42,7 @@ class Index(http.server.BaseHTTPRequestHandler):
                 pages.JSON_FORM,
                 json.dumps({"name": "j", "files": [{"filename": "j.whl", "url": "/f/j.whl", "hashes": {}}]}).encode(),
             ),
+            "/simple/inside/": ("text/html", b'<a href="http://127.0.0.1:6379/flushall">x.whl</a>'),
             "/simple/odd/": ("text/html", b'<a href="file:///etc/passwd">x</a>'),
             "/f/a-1.whl": ("application/octet-stream", WHEEL),
             "/f/a-1.whl.metadata": ("text/plain", b"Name: a"),
@@ -163,6 +166,10 @@ def test_limits_and_odd_upstreams_are_refused(running: Running) -> None:
     running.ask("/simple/a/")
     assert running.ask("/files/1/huge.whl")[0] == 403
     assert running.ask("/simple/odd/")[0] == 502
+    named = re.search(rb"/files/\d+/\w+", running.ask("/simple/inside/", Accept="text/html")[1])
+    assert named is not None
+    status, why, _ = running.ask(named[0].decode())
+    assert (status, b"port 6379" in why) == (502, True)
     assert running.ask("/simple/away/")[0] == 502
     assert running.ask("/simple/unknown/")[0] == 404
 
@@ -184,6 +191,61 @@ def test_an_upstream_that_is_not_there_is_an_answer(start_proxy: Start) -> None:
     status, body, _ = start_proxy(upstream.Upstream(f"http://u:word@127.0.0.1:{port}/simple")).ask("/simple/a/")
     assert status == 502
     assert b"word" not in body
+
+
+SEALED = """
+import json, os, socket, subprocess, sys, threading
+from inbounds.deps.rights import rights
+from inbounds.program.seal import begin, seal
+secret, other, allowed, forbidden = sys.argv[1:]
+if os.environ.get("INBOUNDS_TEST_WITHOUT") != "proxy-seal":
+    begin()
+    seal(rights([int(allowed)]))
+def attempt(what):
+    try:
+        what()
+        return "done"
+    except PermissionError:
+        return "denied"
+def connect(port):
+    socket.create_connection(("127.0.0.1", int(port)), timeout=5).close()
+print(json.dumps({
+    "read": attempt(lambda: open(secret).close()),
+    "write": attempt(lambda: open(other, "w").close()),
+    "run": attempt(lambda: subprocess.run(["/bin/true"])),
+    "signal": attempt(lambda: os.kill(os.getppid(), 0)),
+    "index": attempt(lambda: connect(allowed)),
+    "other port": attempt(lambda: connect(forbidden)),
+}))
+"""
+
+
+@pytest.mark.without("proxy-seal")
+def test_the_seal_leaves_the_indexes_ports_and_no_file(tmp_path: Path) -> None:
+    version = landlock.abi()
+    if not version:
+        pytest.skip("this kernel has no Landlock")
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    ports = [str(server.getsockname()[1]) for server in servers]
+    argv = [sys.executable, "-c", SEALED, str(secret), str(tmp_path / "other"), *ports]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    for server in servers:
+        server.close()
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    if version < landlock.ABI_TCP:
+        found["other port"] = "denied"  # told as absent; nothing to prove here
+    denied = dict.fromkeys(("read", "write", "run", "signal", "other port"), "denied")
+    assert found == {**denied, "index": "done"}
+
+
+def test_a_running_proxy_says_what_holds(start_proxy: Start) -> None:
+    sealed = start_proxy(upstream.Upstream()).proxy.ready["seal"]
+    absent = {name for name, found in sealed.items() if found != "enforced"}
+    assert "seccomp" in sealed
+    assert all(name.startswith("landlock") for name in absent), sealed
 
 
 def test_the_proxy_ends_with_its_supervisor() -> None:

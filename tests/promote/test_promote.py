@@ -8,7 +8,8 @@ import sys
 import pytest
 from storerepo import git, make
 
-from inbounds.promote import gate, landing, seal
+from inbounds.program import landlock
+from inbounds.promote import gate, landing
 from inbounds.promote.request import parse
 from inbounds.store import git as hardened
 from inbounds.store.store import Store
@@ -282,16 +283,21 @@ def test_no_store_is_a_refusal(world, place):
 @pytest.mark.without("promoter-seal")
 def test_the_promoter_can_write_only_to_its_store(place):
     """In a child: a Landlock domain has no way back."""
-    if not seal.abi():
+    if not landlock.abi():
         pytest.skip("this kernel has no Landlock: the promoter says so on stderr")
     inside, outside = place / "inside", place / "outside"
     inside.mkdir()
     outside.mkdir()
     (outside / "there").write_text("old")
-    sealing = "" if os.environ.get("INBOUNDS_TEST_WITHOUT") == "promoter-seal" else f'print(seal.seal("{inside}"))'
+    sealing = (
+        ""
+        if os.environ.get("INBOUNDS_TEST_WITHOUT") == "promoter-seal"
+        else f'print(begin() | seal(rights("{inside}")))'
+    )
     program = f"""
 import os, socket
-from inbounds.promote import seal
+from inbounds.program.seal import begin, seal
+from inbounds.promote.rights import rights
 {sealing}
 open("{inside}/new", "w").close()
 open("/dev/null", "w").close()
@@ -303,6 +309,7 @@ for attempt in (
     lambda: os.unlink("{outside}/there"),
     lambda: os.rename("{inside}/new", "{outside}/moved"),
     lambda: os.system("echo x > {outside}/there") and 1 / 0,
+    lambda: socket.socket(socket.AF_INET),
 ):
     try:
         attempt()
@@ -312,5 +319,6 @@ for attempt in (
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "enforced: ABI" in done.stdout
+    assert "'landlock_files': 'enforced'" in done.stdout
+    assert "'seccomp': 'enforced'" in done.stdout
     assert (outside / "there").read_text() == "old"

@@ -5,19 +5,23 @@ would let a build script publish). Every request is an event. Ends when the supe
 """
 
 import asyncio
-import ctypes
 import os
 import re
 import socket
+import ssl
 import sys
 import time
 import urllib.parse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from inbounds.contracts.errors import InboundsError
-from inbounds.deps import channel, pages
-from inbounds.deps.upstream import Upstream, load, proxy_for, without_credentials
+from inbounds.contracts.errors import EXIT_HOST, HostError, InboundsError, OperatorError
+from inbounds.deps import pages
+from inbounds.deps.rights import rights
+from inbounds.deps.upstream import Upstream, load, port_of, ports, proxy_for, without_credentials
+from inbounds.program import channel, entry
+from inbounds.program.inbox import Inbox
+from inbounds.program.seal import seal
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession, web
@@ -26,7 +30,7 @@ CONNECT_SECONDS, IDLE_SECONDS, TOTAL_SECONDS = 30, 60, 900  # a 1 GB file at 10 
 REDIRECTS_MAX = 5
 PARALLEL_MAX = 32  # pip opens one connection, npm up to 15
 CHUNK = 1 << 17
-PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
+CONFIGURE_SECONDS = 30  # for the supervisor to say which indexes
 _PROJECT = re.compile(r"/simple/([A-Za-z0-9][A-Za-z0-9._-]{0,127})/")
 _PACKAGE = re.compile(r"/npm/((?:@[a-z0-9~._-]{1,128}(?:/|%2[fF]))?[A-Za-z0-9~_-][A-Za-z0-9~._-]{0,213})")
 _FILE = re.compile(r"/files/([0-9]{1,9})/([A-Za-z0-9][A-Za-z0-9._+!~%-]{0,254})")
@@ -59,6 +63,7 @@ class Proxy:
         self.upstream, self.session, self.say = upstream, session, say
         self.named = pages.Named()
         self.requests = self.bytes = 0
+        self._ports = ports(upstream)
         self._gate = asyncio.Semaphore(PARALLEL_MAX)
 
     async def handle(self, request: "web.BaseRequest") -> "web.StreamResponse":
@@ -204,12 +209,17 @@ class Proxy:
             parts = urllib.parse.urlsplit(address)
             if parts.scheme not in {"http", "https"} or (first.scheme == "https" and parts.scheme != "https"):
                 raise Refused(502, "the index redirects away from https")
+            proxy = proxy_for(address, self.upstream.proxies)
+            if proxy is None and port_of(address) not in self._ports:
+                raise Refused(
+                    502, f"the index leads to port {port_of(address)}, which is neither its own nor the web's"
+                )
             from yarl import URL
 
             response = await self.session.get(
                 URL(without_credentials(address), encoded=True),
                 headers={"Accept": accept, **self._credentials(parts)},
-                proxy=proxy_for(address, self.upstream.proxies),
+                proxy=proxy,
                 allow_redirects=False,
             )
             if response.status == 200:  # noqa: PLR2004 - the status itself
@@ -233,87 +243,72 @@ class Proxy:
         return {}
 
 
-async def _serve(upstream: Upstream, control: socket.socket) -> None:
+async def _serve(upstream: Upstream, context: ssl.SSLContext, control: socket.socket, sealed: dict[str, str]) -> None:
     """Take listeners until told to stop or until the supervisor is gone."""
-    import ssl
-
     from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 
-    context = ssl.create_default_context(cafile=upstream.ca_file or None)
     timeout = ClientTimeout(total=TOTAL_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=IDLE_SECONDS)
     connector = TCPConnector(ssl=context, limit=PARALLEL_MAX)
-    loop = asyncio.get_running_loop()
-    messages: asyncio.Queue[tuple[dict[str, Any], list[int]] | None] = asyncio.Queue()
-    gone = asyncio.Event()
-
-    def readable() -> None:
-        try:
-            received = channel.receive(control)
-        except (OSError, ValueError):
-            received = None
-        if received is None:
-            loop.remove_reader(control)
-        messages.put_nowait(received)
+    inbox = Inbox(control)
 
     def say(event: Mapping[str, Any]) -> None:
         try:
             channel.send(control, event)
         except OSError:
-            gone.set()
-            messages.put_nowait(None)  # nobody hears what is fetched: nothing is fetched any more
+            inbox.end()  # nobody hears what is fetched: nothing is fetched any more
 
     async with ClientSession(connector=connector, timeout=timeout, trust_env=False) as session:
         proxy = Proxy(upstream, session, say)
         runner = web.ServerRunner(web.Server(proxy.handle, access_log=None, max_line_size=4096, max_headers=64))
         await runner.setup()
-        loop.add_reader(control, readable)
-        say({"event": "ready", "pid": os.getpid(), **upstream.shown()})
-        while (received := await messages.get()) is not None:
-            message, descriptors = received
-            if message.get("op") == "attach" and len(descriptors) == 1:
-                await web.SockSite(runner, socket.socket(fileno=descriptors[0])).start()
+        say({"event": "ready", "pid": os.getpid(), "seal": sealed, **upstream.shown()})
+        async for message in inbox:
+            op = message.body.get("op")
+            if op == "attach" and len(message.descriptors) == 1:
+                await web.SockSite(runner, socket.socket(fileno=message.descriptors[0])).start()
                 say({"event": "attached"})
-            elif message.get("op") == "stop":
+                continue
+            message.close()
+            if op == "stop":
                 break
-            else:
-                say({"event": "unknown_op", "op": str(message.get("op"))[:100]})
+            say({"event": "unknown_op", "op": str(op)[:100]})
         await runner.cleanup()
 
 
-def run(control_fd: int) -> int:
-    """Serve one build from its control descriptor; returns the exit code."""
-    os.umask(0o077)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0 or libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        return 111
-    control = socket.socket(fileno=control_fd)
-    control.settimeout(30)
+def _trusted(ca_file: str) -> ssl.SSLContext:
+    """The certificates to trust, read before the seal."""
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except (OSError, ssl.SSLError) as error:
+        raise OperatorError(f"the certificates of the package index can't be read: {error}", where=ca_file) from None
+
+
+def serve(control: socket.socket, begun: dict[str, str]) -> int:
+    """Serve one build over the control channel; returns the exit code. `begun` is what `seal.begin` found."""
+    from aiohttp import web
+
+    assert web  # imported before the seal, as it reads files at once (/etc/mime.types)
+    control.settimeout(CONFIGURE_SECONDS)
     try:
         received = channel.receive(control)
-        if received is None:
-            return 1
+    except (OSError, channel.ChannelError):
+        return EXIT_HOST
+    if received is None:
+        return EXIT_HOST
+    control.settimeout(None)
+    try:
+        upstream = load(received.body.get("upstream"))
+        context = _trusted(upstream.ca_file)
+        sealed = begun | seal(rights(ports(upstream)))
         try:
-            upstream = load(received[0].get("upstream"))
-        except InboundsError as error:
-            channel.send(control, {"event": "failed", "exit": error.exit_code, **error.facts()})
-            return error.exit_code
-        try:
-            asyncio.run(_serve(upstream, control))
+            asyncio.run(_serve(upstream, context, control, sealed))
         except OSError as error:
-            channel.send(control, {"event": "failed", "exit": 111, "found": f"the proxy failed: {error}"})
-            return 111
-    except (OSError, ValueError):
-        return 1  # the supervisor is gone
+            raise HostError(f"the proxy failed: {error}") from error
+    except InboundsError as error:
+        channel.send(control, {"event": "failed", "exit": error.exit_code, **error.facts()})
+        return error.exit_code
     return 0
 
 
-def main(argv: list[str]) -> int:
-    """The program: one flag, the number of a descriptor."""
-    if len(argv) != 2 or argv[0] != "--control-fd" or not argv[1].isdecimal():  # noqa: PLR2004 - a flag and its value
-        sys.stderr.write("usage: python -m inbounds.deps.proxy --control-fd N (started by the supervisor)\n")
-        return 100
-    return run(int(argv[1]))
-
-
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    sys.exit(entry.main("inbounds.deps.proxy", serve))

@@ -113,6 +113,21 @@ def proxy_for(address: str, proxies: Mapping[str, str] | None) -> str | None:
     return given.get(parts.scheme)
 
 
+def port_of(address: str) -> int:
+    """The TCP port of an http or https address, or of a proxy that is written without a scheme."""
+    parts = urllib.parse.urlsplit(address if "://" in address else f"http://{address}")
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def ports(upstream: Upstream) -> frozenset[int]:
+    """Every TCP port that the proxy connects to: the web's two, as an index may keep its files elsewhere, and its own.
+
+    An index page must not lead to other services of a host (server-side request forgery, CWE-918).
+    """
+    proxies = {name: address for name, address in (upstream.proxies or {}).items() if name != "no"}
+    return frozenset({80, 443, *map(port_of, (upstream.pip_index, upstream.npm_registry, *proxies.values()))})
+
+
 def _pip_settings(env: Mapping[str, str]) -> dict[str, str]:
     """What pip says of itself, environment over command section over global; the environment alone where no pip is."""
     ranks = {"global": 0, "install": 1, ":env:": 2}

@@ -8,18 +8,20 @@ import os
 import sys
 
 from inbounds.contracts.errors import EXIT_HOST, EXIT_KEPT, EXIT_REFUSED, InboundsError
-from inbounds.promote import gate, landing, seal
+from inbounds.program.seal import ENFORCED, begin, seal
+from inbounds.promote import gate, landing
 from inbounds.promote.request import REQUEST_BYTES_MAX, Answer, Request, parse
+from inbounds.promote.rights import rights
 from inbounds.store.store import Store
 
 
-def decide(request: Request) -> Answer:
-    """Seal, judge the evidence, then land or take back."""
+def decide(request: Request, begun: dict[str, str]) -> Answer:
+    """Seal, judge the evidence, then land or take back. `begun` is what `seal.begin` found."""
     if not os.path.isfile(os.path.join(request.store, "HEAD")):
         return Answer("refused", request.target, "", "", (f"there is no store at {request.store!r}",))
-    sealed = seal.seal(request.store)
-    if not sealed.landlock.startswith("enforced"):
-        print(f"inbounds promoter: Landlock {sealed.landlock}", file=sys.stderr)
+    for mechanism, found in (begun | seal(rights(request.store))).items():
+        if found != ENFORCED:
+            print(f"inbounds promoter: {mechanism} {found}", file=sys.stderr)
     reasons = gate.objections(request)
     store = Store.open(request.store)
     if reasons:
@@ -31,7 +33,8 @@ def decide(request: Request) -> Answer:
 def main() -> int:
     """Answer the one request."""
     try:
-        answer = decide(parse(sys.stdin.buffer.read(REQUEST_BYTES_MAX + 1)))
+        begun = begin()
+        answer = decide(parse(sys.stdin.buffer.read(REQUEST_BYTES_MAX + 1)), begun)
         code = EXIT_REFUSED if answer.outcome == "refused" else EXIT_KEPT
     except InboundsError as error:
         answer, code = Answer("refused", "", "", "", (error.one_line(),)), error.exit_code
