@@ -1,16 +1,17 @@
 """`inbounds init`: look at host and repository, build the dependency layer, pin what fails today, write few files."""
 
+import shlex
 from pathlib import Path
 
 import click
 
 from inbounds.cli.output import emit, say
+from inbounds.console.plain import visible
 
 EPILOG = """\b
-inbounds init             this repository (or the directory you are in, as a thread of its own)
+  inbounds init             this repository (or the directory you are in, as a thread of its own)
   inbounds init billing     one directory of a larger repository
 
-\b
 It looks for agents, test commands, manifests, owners (CODEOWNERS, git) and your SSH signing key (one is made where you
 have none), builds the dependency layer, runs the tests once in a jail, and pins what fails today. It writes
 .inbounds/policy.yaml and .inbounds/config.yaml, leaves files alone that are there, and asks nothing."""
@@ -34,9 +35,10 @@ def command(directory: Path, as_json: bool) -> int:
     for path in facts["kept"]:
         say(f"kept {path} (it was there)")
     say(f"operator   {facts['operator']} ({facts['operator_key_from']})")
-    say(f"owner      {facts['owner']} (from {facts['owner_from']})")
-    say(f"tests      {' '.join(facts['command'])} (from {facts['tests_from']})")
-    say(f"layer      {facts['layer'][:12]} from {', '.join(facts['manifests']) or 'the test runner alone'}")
+    # names and owners are the repository's words: one line each, whatever is in them
+    say(f"owner      {visible(facts['owner'])} (from {visible(facts['owner_from'])})")
+    say(f"tests      {visible(' '.join(facts['command']))} (from {visible(facts['tests_from'])})")
+    say(f"layer      {facts['layer'][:12]} from {visible(', '.join(facts['manifests'])) or 'the test runner alone'}")
     say(f"agents     {', '.join(facts['agents']) or 'none found but the reference agent'}")
     say(
         f"host       level {facts['level']}"
@@ -44,13 +46,13 @@ def command(directory: Path, as_json: bool) -> int:
     )
     failing = facts["failing"]
     if facts["tests_problem"]:
-        say(f"failing    not known: {facts['tests_problem']}")
+        say(f"failing    not known: {visible(facts['tests_problem'])}")
     elif failing:
         say(f"failing    {len(failing)} test(s) today, pinned as known:")
         for test in failing[:20]:
-            say(f"             {test}")
+            say(f"             {visible(test)}")
     else:
         say("failing    no test fails today")
     say("")
-    say(f'next: inbounds run . --goal "…" --accept {failing[0] if failing else "tests/x.py::test_y"}')
+    say(f'next: inbounds run . --goal "…" --accept {shlex.quote(failing[0]) if failing else "tests/x.py::test_y"}')
     return 0

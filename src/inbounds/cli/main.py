@@ -97,13 +97,16 @@ def _show(fault: InboundsError, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"error": fault.facts(), "exit": fault.exit_code}))
         return
+    from inbounds.console.plain import visible
+
     head = f"{fault.where}: {fault.found}" if fault.where else fault.found
     lines = [f"inbounds: {head}"]
     if fault.expected:
         lines.append(f"  expected: {fault.expected}")
     if fault.fix:
         lines.append(f"  type:     {fault.fix}")
-    sys.stderr.write("\n".join(lines) + "\n")
+    # what was found may be quoted from a repository or a jail
+    sys.stderr.write("\n".join(visible(line, lines=True) for line in lines) + "\n")
 
 
 if __name__ == "__main__":

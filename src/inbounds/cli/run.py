@@ -11,6 +11,7 @@ import click
 
 from inbounds.cli.flags import work_flags
 from inbounds.cli.output import can_ask, is_terminal, say
+from inbounds.console.plain import visible
 from inbounds.contracts.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ In CI, where nobody can sign: sign once, then run with the same flags:
   inbounds plan sign . --goal … --accept …
   inbounds run . --goal … --accept … --yes --json
 
-\b
 It runs HEAD; your work tree is never touched. The first Ctrl-C stops the run and keeps its evidence, the second
 leaves it to itself. Exit code: 0 done and kept, 1 refused or stopped, 100 a mistake of yours, 111 this host's."""
 
@@ -130,7 +130,7 @@ def show(made: "Ordered", *, aside: bool) -> None:
 
 def _remarks(made: "Ordered", *, aside: bool) -> None:
     for path in made.uncommitted:
-        say(f"stays out (not committed): {path}", aside=aside)
+        say(f"stays out (not committed): {visible(path)}", aside=aside)
     for remark in made.remarks:
         say(f"vague: {remark}", aside=aside)
 

@@ -3,6 +3,8 @@
 Signatures are kept by the statement's hash, so that the same plan needs signing once and any change voids it.
 """
 
+import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,8 +71,23 @@ def sign(
     armored = sshsig.sign(key, canonical(statement), START_NAMESPACE)
     (home.signed / f"{digest(statement)}.sig").write_text(armored, encoding="ascii")
     if extra is not None:
-        extra.write_text(armored, encoding="ascii")
+        _put_beside(extra, armored)
     return armored
+
+
+def _put_beside(path: Path, armored: str) -> None:
+    """Write a signature into the repository, through no link: an agent may have been at work there before."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise OperatorError(
+            f"the signature cannot be written: {error.strerror}",
+            where=str(path),
+            expected="a file of the repository itself",
+            fix=f"rm {shlex.quote(str(path))}",
+        ) from error
+    with os.fdopen(fd, "w", encoding="ascii") as file:
+        file.write(armored)
 
 
 def authorize(

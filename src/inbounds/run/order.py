@@ -4,6 +4,7 @@ The command line calls it; so does the demo. Starts nothing.
 """
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -143,14 +144,17 @@ def needs_accept(home: Home, top: Path, found: documents.Documents, wish: bind.W
         raise _nothing_to_accept(home, top, found)
 
 
+NONE_FAILS = "\n    (none fails today: write the test first)"
+
+
 def _nothing_to_accept(home: Home, top: Path, found: documents.Documents) -> InboundsError:
     """Without a test nothing could show success: today's failing tests are what could be accepted (A8)."""
     from inbounds.run.baseline import failing_today
 
     failing = failing_today(home, top, found)
-    listed = "".join(f"\n    --accept {test}" for test in failing) or "\n    (none fails today: write the test first)"
+    listed = "".join(f"\n    --accept {shlex.quote(test)}" for test in failing)
     return RefusedError(
         "--goal without --accept: nothing could show that the goal is reached",
-        expected=f"one or more of today's failing tests:{listed}",
-        fix=f'inbounds run . --goal "…" --accept {failing[0] if failing else "tests/x.py::test_y"}',
+        expected=f"one or more of today's failing tests:{listed or NONE_FAILS}",
+        fix=f'inbounds run . --goal "…" --accept {shlex.quote(failing[0]) if failing else "tests/x.py::test_y"}',
     )

@@ -17,6 +17,7 @@ from inbounds.contracts.units import show_duration, show_usd
 from inbounds.discover import owners, repository
 from inbounds.discover import tests as test_commands
 from inbounds.journal import sshsig
+from inbounds.judges.scope import shown
 from inbounds.run.documents import CONFIG, POLICY
 
 
@@ -74,15 +75,16 @@ def write_policy(found: Survey) -> str | None:
 
 def write_config(found: Survey, known_failing: Sequence[str], tested: str) -> str | None:
     """Write the thread's config.yaml if it is not there; `tested` says how the failing tests were found."""
+    # sources go into comments: a file's name with a line break in it would be more than a comment
     text = CONFIG_TEXT.format(
         owner=_quoted(found.owner),
-        owner_from=found.owner_from,
-        tests_from=found.tests_from,
+        owner_from=shown(found.owner_from),
+        tests_from=shown(found.tests_from),
         runner=found.runner,
         command=_flow(found.command),
         paths=_flow(found.paths),
         pythonpath=_flow(found.pythonpath),
-        tested=tested,
+        tested=shown(tested),
         known_failing=_block(known_failing),
         manifests=_flow(found.manifests),
     )
