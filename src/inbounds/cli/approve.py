@@ -6,11 +6,10 @@ from inbounds.cli.output import emit, is_terminal, say
 from inbounds.contracts.errors import OperatorError
 
 EPILOG = """\b
-inbounds review RUN        look first
+  inbounds review RUN        look first
   inbounds approve RUN --note "read the diff, the rounding is right"
   inbounds promote RUN
 
-\b
 The signature is over the exact tree, the plan and the journal's head: a later change voids it."""
 
 

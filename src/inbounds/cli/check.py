@@ -7,7 +7,7 @@ import click
 from inbounds.cli.output import emit, say
 
 EPILOG = """\b
-inbounds check .           every limit, its value, and the file and line (or flag) it comes from
+  inbounds check .           every limit, its value, and the file and line (or flag) it comes from
   inbounds check . --json"""
 
 

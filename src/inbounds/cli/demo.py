@@ -8,11 +8,10 @@ import click
 from inbounds.cli.output import emit, say
 
 EPILOG = """\b
-inbounds demo                              no key, no provider, no question
+  inbounds demo                              no key, no provider, no question
   inbounds demo --json
   ANTHROPIC_API_KEY=… inbounds demo --live   acts 1 and 3 with a real provider and agent, for some cents
 
-\b
 (1) an honest run lands, (2) an agent that goes out of its bounds is stopped, (3) a model that loops expensively ends
 below its cap; then act 1 is rolled back. Exit code 0 if all of it came out as it must."""
 

@@ -6,7 +6,7 @@ from inbounds.cli.output import emit, is_terminal, say
 from inbounds.contracts.errors import OperatorError
 
 EPILOG = """\b
-inbounds discard RUN              its workspace and agent branch; journal, manifest and report stay
+  inbounds discard RUN              its workspace and agent branch; journal, manifest and report stay
   inbounds discard RUN --evidence   all of it"""
 
 

@@ -7,10 +7,9 @@ import click
 from inbounds.cli.output import emit, say
 
 EPILOG = """\b
-inbounds env build .    build what HEAD's lock files ask for; nothing happens where it is there
+  inbounds env build .    build what HEAD's lock files ask for; nothing happens where it is there
   inbounds env show .     what is in it
 
-\b
 The build runs in a jail that sees manifests only and reaches the package index through a GET-only proxy. The layer is
 read-only afterwards and shared by all runs with the same lock files."""
 

@@ -5,9 +5,8 @@ import click
 from inbounds.cli.output import emit, say
 
 EPILOG = """\b
-inbounds promote RUN       then, if it was a mistake: inbounds rollback RUN
+  inbounds promote RUN       then, if it was a mistake: inbounds rollback RUN
 
-\b
 The gate moves the branch only if the tests and security judges passed on exactly this tree. Exit code: 0 landed,
 1 refused, with the reasons."""
 

@@ -6,9 +6,8 @@ from inbounds.cli.output import emit, is_terminal, say
 from inbounds.contracts.errors import OperatorError
 
 EPILOG = """\b
-inbounds resume RUN --note "the budget was too small"
+  inbounds resume RUN --note "the budget was too small"
 
-\b
 A stopped run never goes on by itself. This records, signed, that you saw why it stopped; then start a follow-up run."""
 
 

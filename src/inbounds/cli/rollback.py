@@ -5,9 +5,8 @@ import click
 from inbounds.cli.output import emit, say
 
 EPILOG = """\b
-inbounds rollback RUN
+  inbounds rollback RUN
 
-\b
 History stays: a new commit restores what was there before. Unlanded work is thrown away by inbounds discard."""
 
 

@@ -19,7 +19,6 @@ What would an agent see, could its tests run, could it get out:
 Line after line at a prompt, over one workspace:
   inbounds shell .
 
-\b
 A jail has no terminal and its standard input is empty, by design: programs that ask questions or draw screens (an
 editor, a REPL) do not work in it. At the prompt each line is a command of its own, started in the thread's directory
 with a fresh HOME and /tmp; files of the workspace stay until you leave, and nothing of it is kept then."""

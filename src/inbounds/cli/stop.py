@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 WAIT_S = 30.0  # the stop sequence takes about a second; a snapshot of a large tree some more
 
 EPILOG = """\b
-inbounds stop              the latest run
+  inbounds stop              the latest run
   inbounds stop --all --why "the release is out"
 
-\b
 The stop is in order: doors closed, processes ended, evidence kept. Exit code: 0 stopped, 1 nothing to stop."""
 
 

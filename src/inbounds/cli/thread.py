@@ -7,10 +7,9 @@ import click
 from inbounds.cli.output import emit, say
 
 EPILOG = """\b
-inbounds thread list
+  inbounds thread list
   inbounds thread add billing    then: inbounds run billing --goal … --accept billing/tests/test_x.py::test_y
 
-\b
 A thread is a directory with an owner and bounds of its own; its agents see nothing else of the repository."""
 
 
