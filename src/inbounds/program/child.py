@@ -74,7 +74,7 @@ class Child:
             message = channel.receive(self._sock)
             self._sock.settimeout(None)
         except (OSError, channel.ChannelError) as error:
-            self.stop()
+            self.stop(seconds=0)  # whatever it is doing, nobody knows of it
             raise HostError(f"the {self._name} did not start: {error}") from None
         event = message.body if message else {}
         if event.get("event") != kind:
