@@ -99,7 +99,7 @@ def test_a_listener_that_fails_ends_the_program(play):
 
     player.listen(hear, ended.set)
     assert ended.wait(20)
-    assert player.process.returncode == 0
+    assert player.stop() == 0
 
 
 def test_nothing_of_ours_goes_along(play, monkeypatch):

@@ -30,7 +30,6 @@ CONNECT_SECONDS, IDLE_SECONDS, TOTAL_SECONDS = 30, 60, 900  # a 1 GB file at 10 
 REDIRECTS_MAX = 5
 PARALLEL_MAX = 32  # pip opens one connection, npm up to 15
 CHUNK = 1 << 17
-CONFIGURE_SECONDS = 30  # for the supervisor to say which indexes
 _PROJECT = re.compile(r"/simple/([A-Za-z0-9][A-Za-z0-9._-]{0,127})/")
 _PACKAGE = re.compile(r"/npm/((?:@[a-z0-9~._-]{1,128}(?:/|%2[fF]))?[A-Za-z0-9~_-][A-Za-z0-9~._-]{0,213})")
 _FILE = re.compile(r"/files/([0-9]{1,9})/([A-Za-z0-9][A-Za-z0-9._+!~%-]{0,254})")
@@ -288,14 +287,9 @@ def serve(control: socket.socket, begun: dict[str, str]) -> int:
     from aiohttp import web
 
     assert web  # imported before the seal, as it reads files at once (/etc/mime.types)
-    control.settimeout(CONFIGURE_SECONDS)
-    try:
-        received = channel.receive(control)
-    except (OSError, channel.ChannelError):
-        return EXIT_HOST
+    received = entry.first_message(control)
     if received is None:
         return EXIT_HOST
-    control.settimeout(None)
     try:
         upstream = load(received.body.get("upstream"))
         context = _trusted(upstream.ca_file)

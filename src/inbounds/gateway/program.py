@@ -26,11 +26,10 @@ from inbounds.gateway.ledger import Account, RunAccount, ScopeCap, open_ledger, 
 from inbounds.gateway.prices import PriceBook
 from inbounds.gateway.rights import rights
 from inbounds.gateway.server import HEADER_BYTES_MAX, HEADERS_MAX, Gateway
-from inbounds.program import channel
+from inbounds.program import channel, entry
 from inbounds.program.inbox import Inbox
 from inbounds.program.seal import seal
 
-CONFIGURE_SECONDS = 30  # for the supervisor to say what this gateway is for
 KEYS_BYTES_MAX = 256 << 10  # keys of every provider that an operator may have
 LISTENERS_MAX = 64  # jails alive at once in one run
 
@@ -232,15 +231,10 @@ def _open(config: GatewayConfig, begun: dict[str, str]) -> _Opened:
 
 def serve(control: socket.socket, begun: dict[str, str]) -> int:
     """Serve one run over the control channel; returns the exit code. `begun` is what `seal.begin` found."""
-    control.settimeout(CONFIGURE_SECONDS)
     _warm()
-    try:
-        received = channel.receive(control)
-    except (OSError, channel.ChannelError):
-        return EXIT_HOST
+    received = entry.first_message(control)
     if received is None:
         return EXIT_HOST
-    control.settimeout(None)
     try:
         config = GatewayConfig.load(received.body.get("config"))
         for descriptor in received.descriptors:

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable
 
 from inbounds.contracts.errors import EXIT_OPERATOR
-from inbounds.program import seal
+from inbounds.program import channel, seal
 
 FLAG = "--control-fd"
+CONFIGURE_SECONDS = 30  # for the supervisor to say what a program is for
 
 # Serves until the supervisor is gone; is given what `seal.begin` found and returns the exit status.
 Serve = Callable[[socket.socket, dict[str, str]], int]
@@ -31,3 +32,14 @@ def begin(control_fd: int, serve: Serve) -> int:
     begun = seal.begin(control_fd)
     with socket.socket(fileno=control_fd) as control:
         return serve(control, begun)
+
+
+def first_message(control: socket.socket) -> channel.Message | None:
+    """What the supervisor says this program is for; None where it says nothing, or nothing that can be understood."""
+    control.settimeout(CONFIGURE_SECONDS)
+    try:
+        return channel.receive(control)
+    except (OSError, channel.ChannelError):
+        return None
+    finally:
+        control.settimeout(None)
