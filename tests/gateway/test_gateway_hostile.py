@@ -14,6 +14,7 @@ import pytest
 from gateway_rig import PATHS, TOKEN, body_of
 
 from inbounds.gateway.config import Format
+from inbounds.gateway.program import CONNECTIONS_MAX
 from inbounds.program import landlock
 
 
@@ -205,3 +206,68 @@ def test_a_supervisor_that_reads_nothing_does_not_stall_the_gateway(launch, prov
     assert [gateway.ask().status for _ in range(5)] == [200] * 5
     assert time.monotonic() - started < 8
     stop.set()
+
+
+def memory_of(pid: int) -> int:
+    """Bytes that a process holds in memory now."""
+    with open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.req("F7")
+def test_bodies_that_never_end_do_not_fill_the_host(launch, provider):
+    """The gateway lives outside the jail's ceilings: what an agent sends must have its own."""
+    gateway = launch()
+    before = memory_of(gateway.process.pid)
+    held: list[socket.socket] = []
+    try:
+        for _ in range(300):
+            sock = socket.create_connection(("127.0.0.1", gateway.port), timeout=10)
+            held.append(sock)
+            try:
+                sock.sendall(head(30 << 20) + b"x" * (3 << 20))
+            except OSError:
+                continue  # refused or closed: what is asked for here
+        grown = memory_of(gateway.process.pid) - before
+        assert grown < 400 << 20, f"{grown >> 20} MiB"
+        assert grown > 50 << 20, "nothing was sent: this test shows nothing"
+    finally:
+        for sock in held:
+            sock.close()
+    deadline = time.monotonic() + 20
+    while gateway.ask().status != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_connections_of_one_jail_have_a_limit(launch, provider):
+    gateway = launch()
+    held = [socket.create_connection(("127.0.0.1", gateway.port), timeout=10) for _ in range(CONNECTIONS_MAX + 20)]
+    try:
+        time.sleep(0.5)
+        over = 0
+        for sock in held:
+            sock.setblocking(False)
+            try:
+                over += sock.recv(1) == b""
+            except ConnectionResetError:
+                over += 1
+            except BlockingIOError:
+                continue
+        assert over == 20
+    finally:
+        for sock in held:
+            sock.close()
+    time.sleep(0.5)
+    assert gateway.ask().status == 200
+
+
+def test_a_body_of_nothing_but_brackets_is_not_decoded(launch, provider):
+    gateway = launch()
+    assert gateway.ask().status == 200
+    before = memory_of(gateway.process.pid)
+    body = b'{"model":"m","max_tokens":1,"messages":[' + b"[]," * (9 << 20) + b"[]]}"
+    assert gateway.ask(body=body).status == 400
+    with open(f"/proc/{gateway.process.pid}/status") as file:
+        peak = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    assert peak - before < 250 << 20, f"{(peak - before) >> 20} MiB"

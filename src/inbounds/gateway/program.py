@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from typing import Any
@@ -31,6 +32,7 @@ from inbounds.program.inbox import Inbox
 from inbounds.program.seal import seal
 
 KEYS_BYTES_MAX = 256 << 10  # keys of every provider that an operator may have
+CONNECTIONS_MAX = 128  # of one jail: twice the requests that may be under way at once
 LISTENERS_MAX = 64  # jails alive at once in one run
 
 
@@ -58,6 +60,21 @@ def account_of(config: GatewayConfig) -> RunAccount:
     )
 
 
+class _Closed(asyncio.Protocol):
+    """What a connection gets that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+def _bounded(runner: web.AppRunner) -> Callable[[], asyncio.BaseProtocol]:
+    """Accept for `runner` up to CONNECTIONS_MAX at once: each costs memory and a descriptor."""
+    server = runner.server
+    assert server is not None
+    return lambda: server() if len(server.connections) < CONNECTIONS_MAX else _Closed()
+
+
 @dataclass(slots=True)
 class Program:
     """The control loop's state: the gateway, its listeners by role, and whether it is to end."""
@@ -65,6 +82,7 @@ class Program:
     gateway: Gateway
     emitter: Emitter
     runners: dict[str, web.AppRunner] = field(default_factory=dict)
+    listening: dict[str, asyncio.Server] = field(default_factory=dict)
 
     async def attach(self, role: str, sock: socket.socket) -> None:
         """Accept on a listener of a jail. The role's earlier one is closed: its jail is gone, its namespace may go."""
@@ -87,13 +105,15 @@ class Program:
         )
         await runner.setup()
         sock.setblocking(False)
-        await web.SockSite(runner, sock).start()
+        self.listening[role] = await asyncio.get_running_loop().create_server(_bounded(runner), sock=sock)
         self.runners[role] = runner
         self.emitter.emit({"event": "attached", "role": role})
 
     async def detach(self, role: str) -> None:
         """Stop accepting on a role's listener."""
-        runner = self.runners.pop(role, None)
+        listening, runner = self.listening.pop(role, None), self.runners.pop(role, None)
+        if listening is not None:
+            listening.close()
         if runner is not None:
             await runner.cleanup()
 

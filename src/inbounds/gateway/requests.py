@@ -69,6 +69,9 @@ def _fit_thinking(body: dict[str, Any], output_tokens: int) -> None:
 
 def parse_json(raw: bytes) -> dict[str, Any] | Refusal:
     """Decode a body into an object within limits; NaN, infinities, bad UTF-8 and deep nesting are refused."""
+    # counted before decoding: 32 MB of empty lists become a gigabyte of objects
+    if raw.count(b"[") + raw.count(b"{") > NODES_MAX:
+        return _bad("the body is not a JSON object in bounds")
     try:
         body = msgspec.json.decode(raw)
         return body if isinstance(body, dict) and _shallow(body) else _bad("the body is not a JSON object in bounds")

@@ -36,7 +36,7 @@ from inbounds.gateway.replies import BrokenReplyError
 from inbounds.gateway.requests import ModelRequest, parse_json, parse_request
 
 BODY_BYTES_MAX = 32 << 20  # Anthropic's own limit for a request
-BODIES_BYTES_MAX = 256 << 20  # of all requests being read or forwarded; bounds this program's memory
+BODIES_BYTES_MAX = 128 << 20  # of all requests being read or forwarded; bounds this program's memory
 BODY_SECONDS = 60  # for an agent on the same machine to send its body
 HEADER_BYTES_MAX = 16 << 10
 HEADERS_MAX = 100
@@ -133,19 +133,17 @@ class Gateway:
             return self._refuse(refused, wire)
         if self.desk.lease.inflight >= INFLIGHT_MAX:
             return self._refuse(Refusal(503, "busy", "too many requests at once.", retry_after_s=2), wire)
-        raw = await self._read_body(http)
-        if isinstance(raw, Refusal):
-            return self._refuse(raw, wire)
-        self.bodies += len(raw)
+        body = bytearray()
         try:
-            return await self._admit(http, wire, role, raw)
+            refused = await self._read_body(http, body)
+            return self._refuse(refused, wire) if refused else await self._admit(http, wire, role, bytes(body))
         finally:
-            self.bodies -= len(raw)
+            self.bodies -= len(body)
 
-    async def _read_body(self, http: web.Request) -> bytes | Refusal:
+    async def _read_body(self, http: web.Request, body: bytearray) -> Refusal | None:
+        """Read into `body`, counted as it arrives: a thousand bodies that never end must not fill this host."""
         if http.headers.get("Content-Encoding", "identity").lower() != "identity":
             return Refusal(415, "encoding", "compressed request bodies are not accepted.")
-        body = bytearray()
         too_large = Refusal(413, "too_large", f"the body is larger than {BODY_BYTES_MAX} bytes.")
         if (http.content_length or 0) > BODY_BYTES_MAX:
             return too_large
@@ -153,13 +151,14 @@ class Gateway:
             async with asyncio.timeout(BODY_SECONDS):
                 async for chunk in http.content.iter_any():
                     body += chunk
+                    self.bodies += len(chunk)
                     if len(body) > BODY_BYTES_MAX:
                         return too_large
-                    if self.bodies + len(body) > BODIES_BYTES_MAX:
+                    if self.bodies > BODIES_BYTES_MAX:
                         return Refusal(503, "busy", "too much is being sent at once.", retry_after_s=2)
         except (TimeoutError, aiohttp.ClientError, web.HTTPException, ConnectionError) as error:
             return Refusal(400, "malformed", f"the body did not arrive: {type(error).__name__}.")
-        return bytes(body)
+        return None
 
     async def _admit(self, http: web.Request, wire: Format, role: str, raw: bytes) -> web.StreamResponse:
         body = parse_json(raw)

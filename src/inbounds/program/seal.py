@@ -48,6 +48,7 @@ class Rights:
     `read`, `execute`: files, or directories with all below them; `write`: files whose content may change; `own`:
     directories below which anything may be made, changed and removed. `connect`: TCP ports, names included; none
     means no sockets either. `threads`: more may be started. `descriptors_max`: how many may be open at once.
+    `memory_bytes_max`: of its own data; beyond it the program fails, and with it what it guards, closed.
     """
 
     read: tuple[str, ...] = ()
@@ -57,6 +58,7 @@ class Rights:
     connect: tuple[int, ...] = ()
     threads: bool = False
     descriptors_max: int | None = None
+    memory_bytes_max: int | None = None
 
 
 def code() -> tuple[str, ...]:
@@ -98,6 +100,8 @@ def seal(rights: Rights) -> dict[str, str]:
     """
     if rights.descriptors_max is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (rights.descriptors_max, rights.descriptors_max))
+    if rights.memory_bytes_max is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (rights.memory_bytes_max, rights.memory_bytes_max))
     # Landlock is tried before the filter is on, which would refuse the same attempts by itself.
     return {**_landlock(rights), "seccomp": _seccomp(rights)}
 
