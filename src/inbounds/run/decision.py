@@ -9,7 +9,7 @@ from typing import Any
 
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.canonical import canonical
-from inbounds.contracts.errors import OperatorError, RefusedError
+from inbounds.contracts.errors import HostError, OperatorError, RefusedError
 from inbounds.journal import sshsig
 from inbounds.journal.writer import Journal
 from inbounds.run import authorize, promotion, recovery, stopping
@@ -27,7 +27,16 @@ def finished(home: Home, run_id: str) -> tuple[Path, Contract]:
     elif phase != "finished":
         raise RefusedError(f"{run_id} is {phase}", expected="a run that is over", fix=f"inbounds stop {run_id}")
     run_dir = home.run(run_id)
-    return run_dir, read_contract(run_dir)
+    contract = read_contract(run_dir)
+    accepted = next((record for record in recovery.records(run_dir) if record.kind == "run.accepted"), None)
+    if accepted is not None and accepted.data.get("contract_sha256") != contract.sha256():
+        raise HostError(
+            "the contract is not the one that was agreed on",
+            where=str(run_dir / CONTRACT),
+            expected="the contract that the journal's first record names",
+            fix=f"inbounds verify {run_id}",
+        )
+    return run_dir, contract
 
 
 def approval(home: Home, run_id: str, note: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import HostError, RefusedError
+from inbounds.contracts.reasons import StopCode
 from inbounds.run.judging import REQUIRED
 from inbounds.run.recovery import records
 from inbounds.store.store import Store
@@ -48,10 +49,14 @@ def ask(request: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Standing:
-    """What a run's journal says of its result: the last commit, its tree and verdicts, the stop, what landed."""
+    """What a run's journal says of its result: the last commit and its tree, the stop, what landed.
+
+    `verdicts` are the last iteration's, and `judged` the tree that they are about, "" where not all have spoken.
+    """
 
     commit: str = ""
     tree: str = ""
+    judged: str = ""
     stop_code: str = ""
     verdicts: dict[str, str] = field(default_factory=dict)
     landed: dict[str, str] = field(default_factory=dict)
@@ -66,6 +71,9 @@ def standing(run_dir: Path) -> Standing:
         found.head = (record.seq, record.hash)
         if record.kind == "iteration.started":
             found.verdicts.clear()
+            found.judged = ""
+        elif record.kind == "iteration.finished":
+            found.judged = str(data["tree"])
         elif record.kind == "verdict":
             found.verdicts[str(data["judge"])] = str(data["outcome"])
         elif record.kind == "commit.made":
@@ -84,6 +92,9 @@ def promote(contract: Contract, run_dir: Path, target: str, signatures: tuple[st
     found = standing(run_dir)
     if not found.commit:
         raise RefusedError("the run made no commit", where=contract.run_id, expected="a run that changed something")
+    if found.stop_code == StopCode.DONE and found.tree != found.judged:
+        why = "the last verdicts are about another tree than the last commit's"
+        return {"outcome": "refused", "target": target, "commit": "", "old": "", "reasons": [why]}
     return ask(_request(contract, found, "promote", target, found.commit, found.tree, signatures))
 
 
