@@ -4,6 +4,7 @@ Lies below the state directory; nothing outside it is written, and no key of the
 """
 
 import os
+import secrets
 import shutil
 import subprocess
 import time
@@ -35,7 +36,7 @@ class Stage:
 def build(home: Path) -> Stage:
     """Make a new stage below the state directory."""
     place = home / "demo" / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    place = place.with_name(f"{place.name}-{os.getpid()}")
+    place = place.with_name(f"{place.name}-{os.getpid()}-{secrets.token_hex(2)}")  # two within a second
     repository = place / "repository"
     place.mkdir(mode=0o700, parents=True)
     source = resources.files("inbounds.demo")
