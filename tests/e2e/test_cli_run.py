@@ -4,6 +4,9 @@ import json
 import os
 import re
 import signal
+import socket
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -12,6 +15,8 @@ import shop_repository as shop
 from person import Person, script, until, write
 
 from inbounds.demo import outside
+
+pytestmark = pytest.mark.slow
 
 MODEL = "shop-model"
 EVENT = re.compile(r"\d\d:\d\d:\d\d  [a-z_.]+ ")
@@ -106,7 +111,6 @@ def test_yes_is_for_a_signed_plan_only_and_any_change_voids_it(person: Person) -
     assert runs(person) == before
 
 
-@pytest.mark.req("A8", "J13")
 def test_a_plan_is_drafted_alike_and_written_once(person: Person) -> None:
     first, second = (person.facts("plan", "draft", ".", *FLAGS) for _ in range(2))
     assert first == second
@@ -153,9 +157,7 @@ def test_json_streams_records_and_nothing_else(person: Person) -> None:
     signed(person)
     process = person.starts("run", ".", *FLAGS, "--yes", "--json")
     assert process.stdout is not None
-    arrived = []
-    for line in process.stdout:
-        arrived.append((time.monotonic(), json.loads(line)))
+    arrived = [(time.monotonic(), json.loads(line)) for line in process.stdout]
     assert process.wait(30) == 0
     assert [record["seq"] for _, record in arrived] == list(range(len(arrived)))
     assert arrived[-1][1]["kind"] == "run.finished"
@@ -178,7 +180,6 @@ def test_detach_gives_the_terminal_back_and_logs_follow(person: Person) -> None:
     until(lambda: not outside.processes_of(facts["run_id"]))
 
 
-@pytest.mark.req("E1")
 def test_the_first_interrupt_stops_the_run_and_repeats_nothing(person: Person) -> None:
     plays(person, SLOW)
     signed(person)
@@ -225,9 +226,11 @@ def test_an_interrupt_at_the_question_starts_nothing(person: Person) -> None:
     assert runs(person) == before
 
 
-@pytest.mark.req("C10", "D4")
+@pytest.mark.req("C4")
 def test_a_shell_is_the_jail_and_passes_the_exit_code(person: Person) -> None:
-    code = "import socket; socket.create_connection(('127.0.0.1', 22), 1)"
+    host = socket.create_server(("127.0.0.1", 0))
+    code = f"import socket; socket.create_connection(('127.0.0.1', {host.getsockname()[1]}), 1)"
+    subprocess.run([sys.executable, "-c", code], check=True)  # outside it works
     for argv, expected in (
         (["sh", "-c", "exit 7"], 7),
         (["sh", "-c", "kill -TERM $$"], 128 + 15),
@@ -242,6 +245,7 @@ def test_a_shell_is_the_jail_and_passes_the_exit_code(person: Person) -> None:
     )
     assert tested.returncode == 1
     assert "4 failed, 3 passed" in tested.stdout
+    host.close()
     assert person.runs("shell", ".").returncode == 100
     assert not list(person.state_directory.glob("inbounds-shell-*"))
     assert shop.git(person.repository, "status", "--porcelain").split() == ["??", ".inbounds/"]
@@ -297,7 +301,6 @@ def test_the_layer_is_built_once_and_shown(person: Person) -> None:
     assert not list((person.state_directory / "layers").glob("inbounds-layer-*"))
 
 
-@pytest.mark.req("B1", "B2")
 def test_check_names_sources_and_threads_are_made(person: Person) -> None:
     facts = person.facts("check", ".")
     assert facts["limits"]["budget_usd"]["from"].startswith(".inbounds/policy.yaml")
@@ -317,7 +320,7 @@ def test_check_names_sources_and_threads_are_made(person: Person) -> None:
     assert "budget" in wrong.stderr
 
 
-@pytest.mark.req("I2", "K3", "K5")
+@pytest.mark.req("I2")
 def test_a_result_is_approved_promoted_and_rolled_back(person: Person) -> None:
     run_id = ran(person)
     assert [r for r in journal(person, run_id) if r["kind"] == "promotion.decided"] == []  # policy says manual

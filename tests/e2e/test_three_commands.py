@@ -1,5 +1,6 @@
 """A first reviewed run on one's own repository: three commands, with real agents, from an empty HOME, timed."""
 
+import json
 import re
 import time
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 import shop_repository as shop
 from person import COLUMNS, ROWS, Person, screens
+
+from inbounds.contracts.canonical import digest
 
 pytestmark = [pytest.mark.agents, pytest.mark.slow]
 
@@ -27,7 +30,7 @@ def work() -> dict[str, Any]:
     return {"conversations": [{"turns": turns}]}
 
 
-@pytest.mark.req("A8", "B4", "C5", "M1", "Q1")
+@pytest.mark.req("C6", "Q1")
 @pytest.mark.parametrize(("agent", "provider"), AGENTS)
 def test_three_commands(newcomer: Person, request: pytest.FixtureRequest, agent: str, provider: str) -> None:
     newcomer.path = (request.getfixturevalue(agent),)
@@ -106,6 +109,9 @@ def the_agent_worked_for_real(person: Person, run_id: str, agent: str) -> None:
     accepted = person.data(run_id, "run.accepted")[0]
     assert accepted["agent"]["name"] == agent
     assert accepted["limits"]["budget_micro_usd"] == 5_000_000
+    kept = json.loads((person.state_directory / "runs" / run_id / "blast_radius.json").read_bytes())
+    assert digest(kept) == accepted["blast_radius_sha256"]
+    assert kept["money_at_most"] == "$5.00"
     called = person.data(run_id, "tool.called")
     assert [call["tool"] for call in called] == ["run_tests"]
     assert sum(usage["tool_calls"] for usage in person.data(run_id, "model.usage")) == 3

@@ -22,11 +22,15 @@ below its cap; then act 1 is rolled back. Exit code 0 if all of it came out as i
 def command(live: bool, as_json: bool) -> int:
     """Play an honest, a hostile and an expensive run with the full containment that this host allows."""
     from inbounds.demo import acts, stage
+    from inbounds.demo import live as real
     from inbounds.run import decision
     from inbounds.run.home import open_home
 
     home = open_home()
     tell = (lambda _: None) if as_json else say
+    chosen = real.choose(home) if live else None
+    if chosen:
+        tell(f"Acts 1 and 3 use {chosen.agent} with {chosen.model} of your provider, for some cents.")
     started = time.monotonic()
     on = stage.build(home.path)
     tell(f"The example repository is at {on.repository}")
@@ -35,8 +39,7 @@ def command(live: bool, as_json: bool) -> int:
     played = []
     for number, act in enumerate(acts.ACTS, 1):
         tell(f"\nAct {number}: {act.title}")
-        played.append(acts.play(home, act, on, tell, live))
-    undone = {}
+        played.append(acts.play(home, act, on, tell, chosen))
     if played[0]["stop_code"] == "DONE":
         tell(f"\nRolling act 1 back: inbounds rollback {played[0]['run_id']}")
         undone = decision.roll_back(home, played[0]["run_id"])
@@ -50,7 +53,7 @@ def command(live: bool, as_json: bool) -> int:
         for act, fact in zip(acts.ACTS, played, strict=True)
     )
     if as_json:
-        emit({"acts": played, "controls": controls, "rollback": undone, "seconds": round(time.monotonic() - started)})
+        emit({"acts": played})
     else:
         _table(played)
         say(f"{'As expected' if as_expected else 'NOT as expected'}, {time.monotonic() - started:.0f} s.")

@@ -15,8 +15,8 @@ from inbounds.cli.output import can_ask, emit, say
 if TYPE_CHECKING:
     from inbounds.run.order import Ordered
 
-EPILOG = """Without --goal the plan of the thread's own files is meant. A signature holds for exactly this plan: the goal, the
-tests with their content, targets, limits, agent, and the policy and thread files; any change voids it."""
+EPILOG = """Without --goal the plan of the thread's own files is meant. A signature holds for exactly this plan: the
+goal, the tests with their content, targets, limits, agent, and the policy and thread files; any change voids it."""
 SIGN_EPILOG = """\b
 Sign today what shall run tonight:
   inbounds plan sign . --goal "Charge a surcharge" --accept tests/test_x.py::test_y --budget 5

@@ -20,6 +20,7 @@ from inbounds.contracts.documents import LimitsText
 from inbounds.contracts.errors import HostError, OperatorError
 from inbounds.contracts.units import show_usd
 from inbounds.demo import outside, stage
+from inbounds.demo.live import Live
 from inbounds.journal import chain
 from inbounds.journal.verify import verify_run
 from inbounds.modelserver.server import ModelServer
@@ -44,6 +45,7 @@ class Act:
     expected: str
     program: str = ""
     limits: LimitsText = field(default_factory=LimitsText)
+    live_limits: LimitsText | None = None
 
 
 ACTS = (
@@ -51,20 +53,20 @@ ACTS = (
     Act("hostile", "an agent that goes out of its bounds", "hostile.json", "STOP_UNAUTHORIZED_ACCESS",
         program="hostile_agent.py"),
     Act("expensive", "a model that loops expensively", "expensive.json", "STOP_BUDGET_EXCEEDED",
-        limits=LimitsText(budget_usd="0.05")),
+        # a real model may well do the task for less than a scripted one that loops is given
+        limits=LimitsText(budget_usd="0.05"), live_limits=LimitsText(budget_usd="0.002")),
 )  # fmt: skip
 
 
-def play(home: Home, act: Act, on: stage.Stage, say: Callable[[str], None], live: bool = False) -> dict[str, Any]:
-    """Play one act; returns its facts as `inbounds demo --json` prints them."""
+def play(home: Home, act: Act, on: stage.Stage, say: Callable[[str], None], live: Live | None = None) -> dict[str, Any]:
+    """Play one act, with a real provider if `live`; returns its facts as `inbounds demo --json` prints them."""
     script = (resources.files("inbounds.demo") / "scripts" / act.script).read_bytes()
     server = ModelServer(script).start()
     trap = outside.Trap()
     before = outside.fingerprint(on.repository)
     try:
         trap.set(f"{act.name}-{os.getpid()}")
-        gateway = None if live and not act.program else provider(server)
-        run_dir = _run(home, act, on, gateway, say)
+        run_dir = _run(home, act, on, None if act.program else live, server, say)
     finally:
         trap.close()
         server.stop()
@@ -98,8 +100,13 @@ def provider(server: ModelServer) -> tuple[dict[str, Any], dict[str, Any]]:
     return settings, {"upstreams": {"modelserver": {"key": server.key}}}
 
 
-def _run(home: Home, act: Act, on: stage.Stage, gateway: Any, say: Callable[[str], None]) -> Path:
-    wish = bind.Wish(agent="reference", model=MODEL if gateway else "", limits=act.limits)
+def _run(
+    home: Home, act: Act, on: stage.Stage, live: Live | None, server: ModelServer, say: Callable[[str], None]
+) -> Path:
+    if live:
+        gateway, wish = None, bind.Wish(agent=live.agent, model=live.model, limits=act.live_limits or act.limits)
+    else:
+        gateway, wish = provider(server), bind.Wish(agent="reference", model=MODEL, limits=act.limits)
     made = order(home, Order(on.thread, wish), gateway=gateway, say=say, key=on.key, install=_install(act))
     contract = authorize.authorize(home, made.contract, ask=lambda: True, key=on.key)
     run_dir = launch.prepare(home, contract, made.blast, made.settings)

@@ -157,7 +157,9 @@ def _pip_says(env: Mapping[str, str]) -> str:
 
 def _npm_registry(env: Mapping[str, str]) -> str:
     npm = shutil.which("npm", path=env.get("PATH"))
-    said = _ask([npm, "config", "get", "registry"], env).strip() if npm else ""
+    # npm would make ~/.npm and write a log there only to be asked
+    quiet = {**env, "npm_config_cache": os.devnull, "npm_config_logs_max": "0"}
+    said = _ask([npm, "config", "get", "registry"], quiet).strip() if npm else ""
     return said if re.match(r"https?://\S+$", said) else ""
 
 
