@@ -32,6 +32,7 @@ from inbounds.run.launch import BLAST, CONTRACT, JOURNAL, SETTINGS
 from inbounds.sandbox.decoys import Decoys
 from inbounds.sandbox.identity import identity
 from inbounds.sandbox.volume import Volume
+from inbounds.store import descent
 from inbounds.store.descent import delete_tree
 from inbounds.store.snapshot import Snapshot
 from inbounds.store.store import Store
@@ -192,16 +193,17 @@ class Parts:
     # -- watching
 
     def poll(self) -> None:
-        """What the workspace holds now (E7: polled, as rootless has no quota)."""
+        """What workspace and jobs hold now (E7: polled, as rootless has no quota): a tester runs the same code."""
         if self._volume is None:
             return
-        try:
-            used = self._volume.usage()
-        except (InboundsError, OSError):
-            return  # it is being restored or moved; the next look will do
         limits = self.contract.numbers()
-        if used.bytes > limits.disk_bytes or used.inodes > limits.inodes:
-            self.post(Polled.KIND, {"bytes": used.bytes, "inodes": used.inodes})
+        for measure in (self._volume.usage, lambda: descent.usage(str(self.run_dir / "jobs"))):
+            try:
+                used = measure()
+            except (InboundsError, OSError):
+                continue  # it is being restored, moved or deleted; the next look will do
+            if used.bytes > limits.disk_bytes or used.inodes > limits.inodes:
+                self.post(Polled.KIND, {"bytes": used.bytes, "inodes": used.inodes})
 
     def changed_contract(self) -> str:
         """What was tampered with, or ""; the frozen contract is compared with what is in memory (E8)."""
