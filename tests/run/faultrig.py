@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from runrig import Living, Ran, Rig
 
+from inbounds.demo import acts
 from inbounds.gateway import ledger
 from inbounds.journal.verify import verify_run
-from inbounds.run import launch
+from inbounds.run import authorize, launch
 
 GONE_SECONDS = 8.0  # "within seconds": the kernel ends a namespace in less than one on an idle machine
 CLI_SECONDS = 120
@@ -192,3 +193,36 @@ def totals(ran: Ran) -> ledger.Totals:
     """What the ledger says of the run."""
     (found,) = ledger.spend(ran.home.ledger, kind="run", name=ran.run_id)
     return found
+
+
+def provided(rig: Rig, script: Any) -> None:
+    """The stage's person has the model server as their provider: `--model demo-model` then works on the command line."""
+    server = rig.plays(script)
+    place = rig.stage.repository.parent / ".config" / "inbounds"
+    place.mkdir(parents=True, exist_ok=True)
+    settings, keys = acts.provider(server)
+    for upstream in settings["upstreams"].values():
+        del upstream["name"]
+    for model in settings["models"].values():
+        del model["name"]
+    (place / "gateway.yaml").write_text(json.dumps(settings))
+    for name, held in keys["upstreams"].items():
+        file = rig.home.keys / name
+        file.touch(mode=0o600)
+        file.write_text(held["key"])
+
+
+def signed(rig: Rig) -> None:
+    """The stage's plan is signed, so that `run --yes` starts."""
+    contract = rig.order().contract
+    authorize.authorize(rig.home, contract, ask=lambda: True, key=rig.stage.key)
+
+
+def git(repository: Path, *args: str) -> str:
+    """A person's git in their repository."""
+    env = {"HOME": str(repository.parent), "PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1"}
+    person = ("-c", "user.name=A Person", "-c", "user.email=person@parcel.example", "-c", "safe.directory=*")
+    command = ["git", *person, "-c", "protocol.file.allow=always", *args]
+    done = subprocess.run(command, cwd=repository, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

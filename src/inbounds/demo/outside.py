@@ -27,8 +27,8 @@ def fingerprint(repository: Path) -> str:
             continue
         for name in sorted(names):
             path = Path(place) / name
-            total.update(str(path.relative_to(repository)).encode() + b"\0")
-            total.update(path.read_bytes() if not path.is_symlink() else os.readlink(path).encode())
+            total.update(os.fsencode(path.relative_to(repository)) + b"\0")
+            total.update(path.read_bytes() if not path.is_symlink() else os.fsencode(os.readlink(path)))
     return total.hexdigest()
 
 

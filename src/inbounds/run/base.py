@@ -10,7 +10,7 @@ from inbounds.discover import repository
 from inbounds.run.bind import Base
 from inbounds.run.documents import Documents
 from inbounds.run.home import Home, open_home
-from inbounds.store.store import Store, repo_key
+from inbounds.store.store import Store, object_format_of, repo_key
 
 
 def place(directory: Path) -> tuple[Path, str]:
@@ -22,7 +22,8 @@ def place(directory: Path) -> tuple[Path, str]:
 
 def open_store(home: Home, top: Path) -> Store:
     """The trusted store of one repository, made when it is not there."""
-    return Store.create(str(home.stores / repo_key(str(top)) / "store.git"))
+    place = home.stores / repo_key(str(top)) / "store.git"
+    return Store.create(str(place), object_format=object_format_of(str(top)))
 
 
 def find_base(top: Path, documents: Documents | None, home: Home | None = None) -> Base:

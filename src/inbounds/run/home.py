@@ -117,7 +117,7 @@ def open_home(path: Path | None = None) -> Home:
 def _check_version(path: Path) -> None:
     file = path / "VERSION"
     try:
-        text = file.read_text(encoding="ascii").strip()
+        text = file.read_bytes().decode("ascii", "replace").strip()
     except FileNotFoundError:
         file.write_text(f"{STATE_VERSION}\n", encoding="ascii")
         return

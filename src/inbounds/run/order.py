@@ -24,7 +24,7 @@ from inbounds.gateway.config import Format
 from inbounds.gateway.keys import KeyStore
 from inbounds.gateway.settings import keys_for, load_settings
 from inbounds.journal.sshsig import OperatorKey
-from inbounds.run import authorize, bind, choose, documents, launch, layer
+from inbounds.run import authorize, bind, choose, documents, launch, layer, preflight
 from inbounds.run.base import find_base, place
 from inbounds.run.home import Home
 
@@ -89,6 +89,7 @@ def order(
     """Bind; `gateway` (settings, keys) replaces the operator's provider (demo and tests bring a model server)."""
     top, thread = place(asked.directory)
     found = documents.read(top, thread)
+    preflight.refuse_host(found.policy.enforcement.level, found.policy.enforcement.require)
     needs_accept(home, top, found, asked.wish)
     base = find_base(top, found, home)
     operators = {person.name: person.key for person in found.policy.operators}

@@ -59,9 +59,13 @@ def _unavailable(why: str) -> dict[str, str]:
 
 def probe() -> HostFacts:
     """Try everything once; never raises for what a host lacks."""
-    who = identity()
     abi = landlock_abi()
     machine, kernel = platform.machine(), platform.release()
+    try:
+        who = identity()
+    except HostError as error:  # root of a container that maps nobody else
+        me = Identity(os.getuid(), os.getgid(), dropped=False)
+        return HostFacts(machine, kernel, "", abi, 0, _unavailable(error.found), (), error.found, error.fix, me)
     try:
         wrapped = bubblewrap()
     except HostError as error:

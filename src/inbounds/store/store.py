@@ -108,7 +108,10 @@ class Store:
         commit = out.decode("ascii", "replace").strip()
         if code or not OBJECT_ID.fullmatch(commit):
             raise OperatorError(
-                f"{rev!r} names no commit", expected="a commit, a branch or HEAD with a first commit", where=source
+                f"{rev!r} names no commit",
+                expected="a commit, a branch or HEAD with a first commit",
+                fix=f"git -C {source} add . && git -C {source} commit -m start",
+                where=source,
             )
         _fetch(git_dir, f"+{commit}:refs/inbounds/base/{commit}", self.path, env)
         return commit
