@@ -13,7 +13,12 @@ ROWS_SHOWN = 30  # a screen
 WARN_PERCENT, ESCALATE_PERCENT = 70, 90  # G7, G8
 
 
-@click.command()
+EPILOG = """\b
+  inbounds budget            what this month's runs spent, reserved and may still spend
+  inbounds budget --json"""
+
+
+@click.command(epilog=EPILOG)
 @click.argument("run", required=False)
 @click.option("--month", metavar="YYYY-MM", help="Threads and the organization in this month (default: all).")
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")

@@ -27,7 +27,12 @@ FREE_BYTES_MIN = 1 << 30  # a checkout, its checkpoints and a dependency layer; 
 PROVIDERS = {"anthropic-messages": "anthropic", "openai-responses": "openai", "openai-chat": "openai"}
 
 
-@click.command()
+EPILOG = """\b
+  inbounds doctor            what holds here, and what to type where something does not
+  inbounds doctor --json"""
+
+
+@click.command(epilog=EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
 def command(as_json: bool) -> int:
     """What this host enforces, tried for real, and what is missing for the next level.

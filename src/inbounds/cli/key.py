@@ -18,7 +18,13 @@ NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")  # as KeyStore takes them; keys are 
 STDIN_BYTES_MAX = 8_192  # twice the longest key taken
 
 
-@click.group()
+EPILOG = """\b
+  inbounds key add anthropic                 typed at a hidden prompt
+  pass show anthropic | inbounds key add anthropic
+  inbounds key list"""
+
+
+@click.group(epilog=EPILOG)
 def command() -> None:
     """Provider keys: add, list, remove; never printed."""
 

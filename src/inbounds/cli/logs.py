@@ -10,7 +10,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.command()
+EPILOG = """\b
+  inbounds logs              the latest run, to its end or to now
+  inbounds logs RUN -f       go on until it is over
+  inbounds logs RUN --json | jq 'select(.kind == "denial")'"""
+
+
+@click.command(epilog=EPILOG)
 @click.argument("run", required=False)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run is over; Ctrl-C stops showing, not the run.")
 @click.option("--json", "as_json", is_flag=True, help="Print each record as one JSON line.")

@@ -15,7 +15,12 @@ from inbounds.cli.output import can_ask, emit, say
 if TYPE_CHECKING:
     from inbounds.run.order import Ordered
 
-EPILOG = """Without --goal the plan of the thread's own files is meant. A signature holds for exactly this plan: the
+EPILOG = """\b
+  inbounds plan draft . --goal "…" --accept tests/test_x.py::test_y
+  inbounds plan show . --goal "…" --accept tests/test_x.py::test_y
+  inbounds plan sign . --goal "…" --accept tests/test_x.py::test_y
+
+Without --goal the plan of the thread's own files is meant. A signature holds for exactly this plan: the
 goal, the tests with their content, targets, limits, agent, and the policy and thread files; any change voids it."""
 SIGN_EPILOG = """\b
 Sign today what shall run tonight:

@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from inbounds.console.report import Evidence
 
 
-@click.command()
+EPILOG = """\b
+  inbounds review            the latest run
+  inbounds review RUN --open
+
+Then inbounds approve and inbounds promote, or inbounds discard."""
+
+
+@click.command(epilog=EPILOG)
 @click.argument("run", required=False)
 @click.option("--open/--no-open", "show", default=None, help="Open the report in a browser (default: on a desktop).")
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")

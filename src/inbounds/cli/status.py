@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 RUNS_SHOWN = 20  # a screen; each costs one reading of its journal
 
 
-@click.command()
+EPILOG = """\b
+  inbounds status            every run: what runs, what stopped, what waits for you
+  inbounds status --json"""
+
+
+@click.command(epilog=EPILOG)
 @click.argument("run", required=False)
 @click.option("--all", "every", is_flag=True, help=f"Every run, not only the latest {RUNS_SHOWN}.")
 @click.option("--no-recover", is_flag=True, help="Only look: leave a run as it is whose supervisor died.")

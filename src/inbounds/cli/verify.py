@@ -7,8 +7,14 @@ import click
 
 from inbounds.cli.output import emit, say
 
+EPILOG = """\b
+  inbounds verify            the latest run
+  inbounds verify RUN --json
 
-@click.command()
+Exit code: 0 all of it holds, 1 something does not, and what."""
+
+
+@click.command(epilog=EPILOG)
 @click.argument("run", required=False)
 @click.option("--dir", "directory", type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="An exported run directory instead of RUN.")  # fmt: skip
