@@ -10,7 +10,7 @@ from runrig import Rig, script, write
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import HostError
 from inbounds.journal.writer import Journal
-from inbounds.run import decision, launch, promotion
+from inbounds.run import authorize, decision, launch, promotion
 
 BAD, GOOD = "b" * 40, "a" * 40
 
@@ -60,3 +60,21 @@ def test_a_contract_swapped_after_the_run_decides_nothing(rig: Rig) -> None:
     path.write_bytes(msgspec.structs.replace(contract, promote_auto=not contract.promote_auto).encode())
     with pytest.raises(HostError, match="agreed"):
         decision.finished(rig.home, ran.run_id)
+
+
+def test_an_approval_counts_for_its_own_run_only(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = rig.run(script(write("invoice.py", "VALUE = 1\n"), {"text": "done"}))
+    run_dir, contract = decision.finished(rig.home, ran.run_id)
+    monkeypatch.setattr(authorize, "me", lambda *_: (contract.operator, rig.stage.key))
+    statement = decision.approval(rig.home, ran.run_id, "")
+    kept = decision.sign(rig.home, ran.run_id, statement)
+    assert decision._signatures(run_dir, contract) == (kept["signature"],)
+    # the same record in another run's journal, and a statement that was changed after it was signed
+    other = msgspec.structs.replace(
+        contract, run_id=contract.run_id[:-1] + ("0" if contract.run_id[-1] != "0" else "1")
+    )
+    assert decision._signatures(run_dir, other) == ()
+    forged = {**kept, "statement": {**statement, "note": "something else"}}
+    with Journal.open(run_dir / launch.JOURNAL) as writer:
+        writer.append("operator.decision", forged)
+    assert decision._signatures(run_dir, contract) == (kept["signature"],)
