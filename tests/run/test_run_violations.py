@@ -312,3 +312,77 @@ def test_the_first_denial_stops_a_run_in_the_strict_profile(rig: Rig, tmp_path: 
     ran = rig.run(IDLE, install=rogue(tmp_path, REACHES), **ONE)
     Watch(rig).check(ran, "STOP_UNAUTHORIZED_ACCESS")
     assert "one.example.com" in ran.data("stop.decided")[0]["why"]
+
+
+SOLUTION = """
+
+def _amount(self):
+    off = 10 if self.units >= 500 else 5 if self.units >= 100 else 0
+    full = self.price * self.units
+    return full - full.percent(off)
+
+
+def _printed(self):
+    rows = [f"Invoice for {self.customer}"]
+    for line in self.lines:
+        off = 10 if line.units >= 500 else 5 if line.units >= 100 else 0
+        rows.append(f"{line.units:>5} x {line.what:<20} {line.amount()!s:>10}" + (f" {off} % off" if off else ""))
+    return "\\\\n".join(rows)
+
+
+Line.amount = _amount
+Invoice.printed = _printed
+"""
+
+
+@pytest.mark.req("O6", "M2")
+@pytest.mark.parametrize("how", ["emptied", "deleted", "moved", "made-a-directory"])
+def test_a_test_of_the_base_that_the_agent_changed_does_not_land(rig: Rig, tmp_path: Path, how: str) -> None:
+    """The plan covers the whole thread, so that it is in scope: the work lands, with the tests that people wrote."""
+    targets(rig, "billing/**")
+    change = {
+        "emptied": 'write("tests/test_tax.py", "")',
+        "deleted": 'os.unlink(HERE + "/tests/test_tax.py")',
+        "moved": 'os.rename(HERE + "/tests/test_tax.py", HERE + "/tests/tax.py")',
+        "made-a-directory": 'os.unlink(HERE + "/tests/test_tax.py"); write("tests/test_tax.py/x.txt", "x")',
+    }[how]
+    source = f"""
+with open(os.path.join(HERE, "invoice.py"), "a") as file:
+    file.write('''{SOLUTION}''')
+write("tests/test_more.py", "def test_more():\\n    pass\\n")
+{change}
+"""
+    ran = rig.run(IDLE, install=rogue(tmp_path, source), **ONE)
+    Watch(rig).check(ran, "DONE")
+    assert ran.data("snapshot.taken")[0]["set_aside"] != []
+    store = Store.open(ran.contract.store)
+    development = store.ref("refs/heads/development")
+    assert development is not None
+    tests = {n.path: n.blob for n in store.ls(store.tree_of(development), ("billing/tests",))}
+    base = {n.path: n.blob for n in store.ls(ran.contract.base_tree, ("billing/tests",))}
+    assert base.items() <= tests.items(), "every test of the base is as people wrote it"
+    assert "billing/tests/test_more.py" in tests, "the control: a new test file lands"
+    written = {item["path"]: item["in_result"] for item in ran.manifest["files_written"]}
+    assert written["billing/invoice.py"] is True
+    assert written.get("billing/tests/test_tax.py", False) is False, "written, and no part of the result"
+
+
+@pytest.mark.req("O6")
+def test_an_acceptance_test_that_is_got_round_by_renaming_its_directory_stops_the_run(rig: Rig, tmp_path: Path) -> None:
+    targets(rig, "billing/**")
+    source = """
+try:
+    os.rename(HERE + "/tests", HERE + "/old")
+    write("tests/__init__.py", "")
+    write("tests/test_invoice.py", "def test_all_is_well():\\n    pass\\n")
+    say(renamed=True)
+except OSError as error:
+    say(renamed=False, why=str(error))
+    write("notes.py", "X = 1\\n")
+"""
+    ran = rig.run(IDLE, install=rogue(tmp_path, source), **ONE)
+    if json.loads(said(ran))["renamed"]:
+        Watch(rig).check(ran, "STOP_TESTS_WEAKENED")
+    else:
+        Watch(rig).check(ran, ON)  # the kernel refused, and nothing was weakened
+    assert not [v for v in ran.data("verdict") if v["judge"] == "tests" and v["outcome"] == "PASS"]

@@ -6,7 +6,7 @@ executed. Decides nothing.
 
 import secrets as randomness
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inbounds.contracts.bound import Contract
@@ -75,16 +75,28 @@ class Bench:
         reading = suites.read(self.suite, nonce, result)
         return Tested(suites.judge(self.suite, reading, self.baseline), _tail(result.stdout + result.stderr[-2_000:]))
 
-    def judge(self, n: int, snapshot: Snapshot, post: Post) -> None:
-        """Every judge on one tree; posts `verdict` records and at last `iteration.finished`."""
-        verdicts: list[Verdict] = []
+    def set_aside(self, left: Snapshot) -> Snapshot:
+        """What an agent left, with the base's test files as they were (O6); the very same where none differs.
+
+        People own the tests that are there: what the agent made of them is evidence, and neither judged nor committed,
+        so that no run can weaken the tests of the next. A plan that names a test file's exact path allows it.
+        """
+        paths = touched(left)
+        wanted: dict[str, str | None] = {path: blob for path, blob in self.suite.restore.items() if path in paths}
+        if not wanted:
+            return left
+        tops = tuple(f"{path}/" for path in wanted)  # a directory in a file's place
+        tree = self.store.replace(left.tree, {path: None for path in paths if path.startswith(tops)} | wanted)
+        return replace(left, tree=tree, changes=self.store.diff(self.contract.base_tree, tree))
+
+    def judge(self, n: int, left: Snapshot, snapshot: Snapshot, post: Post) -> None:
+        """Every judge on one tree, which was `left` and then `set_aside`; posts `verdict`s and `iteration.finished`."""
 
         def speak(verdict: Verdict) -> bool:
-            verdicts.append(verdict)
             post("verdict", record(verdict, n))
             return not any(f.severity in GRAVE for f in verdict.findings)
 
-        if not speak(self._scope(snapshot)):
+        if not speak(self._scope(left)):
             return
         before = self.failing
         tested = self.run_tests(snapshot.tree)
@@ -98,7 +110,7 @@ class Bench:
         advance = progress.judge(self.start, self.best, after, acceptance)
         self.best = progress.best(self.best, after) if after else self.best
         speak(advance)
-        if not speak(self._secrets(snapshot)) or not speak(self._bandit(snapshot)):
+        if not speak(self._secrets(left)) or not speak(self._bandit(snapshot)):
             return
         failing = tested.verdict.facts.get("acceptance_failing", list(self.suite.acceptance))
         post(
@@ -129,6 +141,8 @@ class Bench:
             scope.Change(c.status, c.path, c.old_path, octal(c.old_mode), octal(c.new_mode), self._link(c))
             for c in snapshot.changes
         ]
+        # Read-only mounts stand before them; who got past (by renaming what is above) meant to.
+        changes += [scope.Change("M", path, path) for path in snapshot.protected_changed]
         foreign = [
             scope.Foreign(path, "a nested repository or a name that no tree may hold") for path in snapshot.foreign
         ]
@@ -168,6 +182,11 @@ class Bench:
                 continue
             blocks += added(change.path, old, new)
         return tuple(blocks), tuple(skipped)
+
+
+def touched(snapshot: Snapshot) -> set[str]:
+    """Every path that differs from the base, a renamed one under both names."""
+    return {path for change in snapshot.changes for path in (change.path, change.old_path) if path}
 
 
 def record(verdict: Verdict, n: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,9 @@ class Parts:
         self._decoys: Decoys | None = None
         self._tools: tools.Tools | None = None
         self._started = time.monotonic()
+        self._left: Snapshot | None = None
         self._snapshot: Snapshot | None = None
+        self._aside: tuple[str, ...] = ()
 
     # -- effects
 
@@ -125,12 +128,18 @@ class Parts:
 
     def snapshot(self, n: int) -> None:
         """Turn the workspace into a tree; posts snapshot.taken."""
-        self._snapshot = self._take(n)
+        assert self._volume is not None
+        left = self._volume.snapshot()
+        self._left, self._snapshot = left, self._the_bench().set_aside(left)
+        self._aside = tuple(sorted(judging.touched(left) - judging.touched(self._snapshot)))
+        record = self._record(n, left)
+        self.post(SnapshotTaken.KIND, {**record, "tree": self._snapshot.tree, "set_aside": [*map(shown, self._aside)]})
 
     def judge(self, n: int) -> None:
         """Have every judge speak about the last snapshot."""
+        assert self._left is not None
         assert self._snapshot is not None
-        self._the_bench().judge(n, self._snapshot, self.post)
+        self._the_bench().judge(n, self._left, self._snapshot, self.post)
 
     def close_doors(self) -> str:
         """Stop, step 1."""
@@ -150,7 +159,9 @@ class Parts:
             return {}, "there was no workspace yet"
         taken = volume.snapshot()
         stopping.evidence(self.store, self.contract, self.run_dir, taken.tree)
-        return self._record(self._n(), taken), f"tree {taken.tree}"
+        # Files set aside are written, as an earlier record says, and no part of the result.
+        result = replace(taken, changes=tuple(c for c in taken.changes if c.path not in self._aside))
+        return self._record(self._n(), result), f"tree {taken.tree}"
 
     def survivors(self) -> str:
         """Stop, step 4: nothing of the run is alive; HostError if a process is."""
@@ -263,13 +274,8 @@ class Parts:
 
     def _tests_now(self) -> judging.Tested:
         assert self._volume is not None
-        return self._the_bench().run_tests(self._volume.snapshot().tree)
-
-    def _take(self, n: int) -> Snapshot:
-        assert self._volume is not None
-        taken = self._volume.snapshot()
-        self.post(SnapshotTaken.KIND, self._record(n, taken))
-        return taken
+        bench = self._the_bench()
+        return bench.run_tests(bench.set_aside(self._volume.snapshot()).tree)
 
     def _record(self, n: int, taken: Snapshot) -> dict[str, Any]:
         counted = self.store.numstat(self.contract.base_tree, taken.tree)

@@ -17,6 +17,10 @@ def compose(contract: Contract, n: int, failing: Sequence[str], output: str) -> 
     lines = [contract.goal, "", "Acceptance tests that must pass (they are read-only and restored before judgement):"]
     lines += [f"- {pin.test}" for pin in contract.acceptance]
     lines += ["", "You may change:", *(f"- {target}" for target in contract.targets)]
+    lines += [
+        "",
+        "Test files that are there already are restored, too, unless named above: put new tests into new files.",
+    ]
     prohibited = [text for r in contract.requirements for text in (*r.prohibited, *r.security)]
     if prohibited:
         lines += ["", "You must not:", *(f"- {text}" for text in prohibited)]
