@@ -226,3 +226,25 @@ def git(repository: Path, *args: str) -> str:
     done = subprocess.run(command, cwd=repository, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def holders(place: Path) -> list[Any]:
+    """This test's own supervisors that still use `place` (after a failure), as things to terminate."""
+    found = []
+    for child in family(os.getpid())[1:]:
+        command = _command(child.pid)
+        if "inbounds.run" in command and str(place) in command:
+            found.append(_Left(child.pid))
+    return found
+
+
+@dataclass(frozen=True)
+class _Left:
+    pid: int
+
+    def terminate(self) -> None:
+        """End it, and wait."""
+        mine = family(self.pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, 9)
+        gone(mine)

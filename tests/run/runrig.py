@@ -95,7 +95,7 @@ class Living:
                     record = json.loads(line)
                     if record["kind"] == kind and where(record["data"]):
                         return
-            assert self.started.process.poll() is None, (self.ran.run_dir / "logs" / "supervisor.log").read_text()
+            assert self.started.process.poll() is None, (self.ran.records[-8:], Rig.log(self.ran))
             time.sleep(0.02)
         raise AssertionError(f"no {kind} within {seconds} s")
 
