@@ -52,3 +52,22 @@ def test_two_looks_at_once_both_see_everything(tmp_path: Path) -> None:
     assert len(set(trees)) > 1, "the agent wrote nothing meanwhile: this test shows nothing"
     (Path(volume.root) / "last").write_text("x")
     assert volume.snapshot().tree == Volume.open(store, os.fspath(tmp_path / "workspace")).snapshot().tree
+
+
+@pytest.mark.req("E7")
+def test_content_that_is_overwritten_between_looks_is_counted(tmp_path: Path) -> None:
+    """Every look keeps what it saw in the store, which no measuring of the workspace shows."""
+    top = repository(tmp_path / "top", {"t/a": "1\n"})
+    store = Store.create(str(tmp_path / "state" / "store.git"))
+    tree = store.tree_of(store.fetch(str(top)))
+    volume = Volume.prepare(store, tree, "t", [], str(tmp_path / "workspace"))
+    volume.snapshot()
+    assert volume.stored == 0
+    for _ in range(3):
+        (Path(volume.root) / "big").write_bytes(os.urandom(1 << 20))
+        volume.snapshot()
+    assert volume.stored == 3 << 20
+    assert volume.usage().bytes < 2 << 20
+    os.utime(Path(volume.root) / "big")  # read again, and nothing new
+    volume.snapshot()
+    assert volume.stored == 3 << 20

@@ -38,6 +38,8 @@ from inbounds.gateway.requests import ModelRequest, parse_json, parse_request
 BODY_BYTES_MAX = 32 << 20  # Anthropic's own limit for a request
 BODIES_BYTES_MAX = 128 << 20  # of all requests being read or forwarded; bounds this program's memory
 BODY_SECONDS = 60  # for an agent on the same machine to send its body
+# Counting costs no money and no turn, so it has a limit of its own: each is a message out, and a line of the journal.
+COUNTS_MAX = 1_000
 HEADER_BYTES_MAX = 16 << 10
 HEADERS_MAX = 100
 BUSY_SECONDS = 30  # to wait for others' reservations to shrink before a tight clamp is taken
@@ -61,6 +63,7 @@ class Gateway:
     prices: PriceBook
     desk: Desk
     bodies: int = 0
+    counts: int = 0
 
     def app(self, role: str) -> web.Application:
         """The application behind one listener; the listener is the role's identity."""
@@ -249,6 +252,10 @@ class Gateway:
 
     async def _count_tokens(self, http: web.Request, request: ModelRequest, model: Model, query: str) -> web.Response:
         """Anthropic counts tokens for nothing; the same checks apply, as the body leaves this machine."""
+        self.counts += 1
+        if self.counts > COUNTS_MAX:
+            why = f"{COUNTS_MAX} requests to count tokens are what a run may make"
+            return self._refuse(Refusal(403, "feature", why, detail="count_tokens"), request.wire, request.model)
         upstream = self.config.upstreams[model.upstream]
         body = msgspec.json.encode({**request.body, "model": model.upstream_model})
         started = time.monotonic()

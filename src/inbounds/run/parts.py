@@ -215,6 +215,9 @@ class Parts:
                 continue  # it is being restored, moved or deleted; the next look will do
             if used.bytes > limits.disk_bytes or used.inodes > limits.inodes:
                 self.post(Polled.KIND, {"bytes": used.bytes, "inodes": used.inodes})
+        # each look at the workspace keeps its content: an agent that rewrites it between two looks fills the store
+        if self._volume.stored > limits.disk_bytes:
+            self.post(Polled.KIND, {"bytes": self._volume.stored, "inodes": 0})
 
     def changed_contract(self) -> str:
         """What was tampered with, or ""; the frozen contract is compared with what is in memory (E8)."""

@@ -195,6 +195,11 @@ class Volume:
         """Bytes and inodes in use now; the agent may be at work."""
         return descent.usage(self._at("rw"))
 
+    @property
+    def stored(self) -> int:
+        """Bytes of content that this workspace's snapshots have added to the store, whatever became of them."""
+        return self._snapshots.stored
+
     # -- after the run, or between two iterations: no process of the run may be alive
 
     def restore(self, tree: str) -> None:

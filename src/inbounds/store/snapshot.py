@@ -80,6 +80,7 @@ class Snapshots:
         """`state` is a private directory for the index and the base's ignore rules."""
         self._store, self._base_tree, self._part, self._limits = store, base_tree, part, limits
         self._state = state
+        self.stored = 0  # bytes of new content put into the store by all snapshots of this workspace
         self._index = store.index(os.path.join(state, "index"))
         self._base = {node.path: (node.mode, node.blob) for node in store.ls(base_tree, (part.thread,))}
         self._held: dict[str, tuple[int, str]] | None = None  # None: the index must be loaded again
@@ -174,7 +175,7 @@ class Snapshots:
 
     def _read(self, root: int, path: str, entry: Entry, *, began: int, writer: BlobWriter, found: Scan) -> None:
         """Read one file or link and store its content; a reason in `found` where that fails."""
-        self._known.pop(path, None)
+        before = self._known.pop(path, None)
         try:
             content = walk.read_entry(root, entry)
         except OSError as error:
@@ -184,6 +185,7 @@ class Snapshots:
             found.lacks("changed while it was read", path)
             return
         blob = writer.add(content)
+        self.stored += len(content) if before is None or before[1] != blob else 0
         self._known[path] = (entry, blob, began)
         self._links.pop(path, None)
         if entry.mode == LINK and self._base.get(path) != (LINK, blob) and _leads_out(path, os.fsdecode(content)):
