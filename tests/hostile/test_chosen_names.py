@@ -74,3 +74,18 @@ def test_advice_to_type_is_safe_to_paste(tmp_path: Path, monkeypatch: pytest.Mon
     assert not os.listdir(tmp_path)
     subprocess.run(["sh", "-c", f"echo --accept {name}"], cwd=tmp_path, capture_output=True, check=True)
     assert os.listdir(tmp_path) == ["pasted"]  # the control: unquoted, it is a command
+
+
+def test_a_contract_file_is_a_file_of_the_repository_itself(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("hunter2: 1\n")
+    link, pipe, plain = (tmp_path / name for name in ("link.yaml", "pipe.yaml", "plain.yaml"))
+    link.symlink_to(secret)
+    os.mkfifo(pipe)
+    for path in (link, pipe):
+        with pytest.raises(OperatorError) as refused:
+            load(path, Config)
+        assert "hunter2" not in refused.value.one_line()
+    plain.write_bytes(secret.read_bytes())
+    with pytest.raises(OperatorError, match="hunter2"):
+        load(plain, Config)  # the control: an error quotes the file

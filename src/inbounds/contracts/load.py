@@ -5,7 +5,9 @@ of them). JSON plans go the same way, because JSON is read by the same parser wi
 """
 
 import difflib
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,7 +49,11 @@ def load(path: Path, model: type[Model], *, shown: str = "", fix: str = "") -> M
     """Read and parse one file; OperatorError names file and line."""
     shown = shown or str(path)
     try:
-        with path.open("rb") as file:
+        # through no link and waiting for nobody: the file may be an agent's work, and errors quote what was read
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OperatorError("is no regular file", where=shown, expected="a contract file")
             raw = file.read(FILE_BYTES_MAX + 1)
     except FileNotFoundError:
         raise OperatorError(
