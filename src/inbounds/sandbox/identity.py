@@ -7,7 +7,9 @@ import grp
 import hashlib
 import os
 import pwd
+import socket
 from dataclasses import dataclass
+from functools import lru_cache
 
 from inbounds.contracts.errors import HostError
 
@@ -49,18 +51,46 @@ def _free(number: int) -> bool:
     return _mapped(number, "/proc/self/uid_map") and _mapped(number, "/proc/self/gid_map")
 
 
-def identity(run_id: str = "") -> Identity:
-    """The identity for a run's jails; as root a number without an account, spread over runs by the run's id.
+# Claims of this process: number -> the socket that holds it, until the process ends.
+_claims: dict[int, socket.socket] = {}
 
-    HostError where this user namespace maps nobody but root.
+
+def _claim(number: int) -> bool:
+    """Take a number for this process alone, host-wide: an abstract socket's name exists once and dies with its owner.
+
+    A name taken by somebody else only means the next number; jails cannot see it, their network namespace is their own.
+    """
+    if number in _claims:
+        return False
+    held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        held.bind(f"\0inbounds-uid-{number}")
+    except OSError:
+        held.close()
+        return False
+    _claims[number] = held
+    return True
+
+
+@lru_cache(maxsize=UIDS)
+def identity(run_id: str = "") -> Identity:
+    """The identity for a run's jails; as root a number without an account, which no other run of this host has now.
+
+    HostError where this user namespace maps nobody but root, or where every number is taken.
     """
     if os.getuid() != 0:
         return Identity(os.getuid(), os.getgid(), dropped=False)
     start = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:4]) % UIDS
     for offset in range(UIDS):
         number = FIRST_UID + (start + offset) % UIDS
-        if _free(number):
+        if _free(number) and _claim(number):
             return Identity(number, number, dropped=True)
+    if _claims or any(_free(number) for number in range(FIRST_UID, FIRST_UID + UIDS)):
+        raise HostError(
+            f"all {UIDS} user numbers for jails are in use",
+            expected="one that no other run has",
+            fix="inbounds status",
+        )
     if _mapped(NOBODY, "/proc/self/uid_map") and _mapped(NOBODY, "/proc/self/gid_map"):
         return Identity(NOBODY, NOBODY, dropped=True)
     raise HostError(
