@@ -15,7 +15,7 @@ from aftermath import Watch, eventually, iterations, limits, off, rogue, said, s
 from runrig import Rig, script, write
 
 from inbounds.demo import outside
-from inbounds.run import launch
+from inbounds.run import launch, requests
 
 PLAN = "billing/.inbounds/WORK_PLAN.json"
 POLICY = ".inbounds/policy.yaml"
@@ -331,3 +331,33 @@ def test_an_unknown_model_is_refused_and_insisting_on_it_ends_the_run(rig: Rig, 
     Watch(rig).check(ran, "STOP_ITERATIONS_EXCEEDED")
     assert [json.loads(line)["status"] for line in said(ran).splitlines()] == [403] * 9
     assert len(rig.server.seen) == 1
+
+
+@pytest.mark.req("E10")
+def test_tool_calls_that_wait_are_not_begun_once_the_run_stops(rig: Rig, tmp_path: Path) -> None:
+    many = rogue(
+        tmp_path,
+        """
+import threading
+
+def run_tests(number):
+    link = http.client.HTTPConnection("127.0.0.1", 8101, timeout=100)
+    head = {"Authorization": "Bearer " + os.environ["INBOUNDS_TOKEN"], "Content-Type": "application/json"}
+    link.request("POST", "/tools/run_tests", "{}", head)
+    link.getresponse().read()
+
+for number in range(6):
+    threading.Thread(target=run_tests, args=(number,)).start()
+time.sleep(60)
+""",
+    )
+    watch = Watch(rig)
+    living = rig.start(IDLE, install=many)
+    living.until("tool.called")  # the control: they are answered while the run goes on
+    requests.ask_stop(living.ran.run_dir, who="test", why="now")
+    ran = watch.check(living.end(), "STOP_OPERATOR")
+    stop = next(r.seq for r in ran.records if r.kind == "stop.decided")
+    assert not [r for r in ran.records if r.seq > stop and r.kind == "jail.started"]
+    outcomes = [call["outcome"] for call in ran.data("tool.called")]
+    assert outcomes[0] == "ok"
+    assert outcomes.count("ok") < 6, "the rest was refused, at the broker or behind it"

@@ -37,9 +37,10 @@ class Crew:
                 raise HaltedError("the run is stopping", expected="no further jail")
             jail = spawn(spec, identity=self._identity, scratch=scratch)
             self._jails[jail] = spec.role
-        if self._post:
-            started = {"role": spec.role, "n": self._n(), "enforcement": dict(jail.enforcement), "argv0": spec.argv[0]}
-            self._post("jail.started", started)
+            if self._post:  # before `halt` can go on: whoever halts has heard of every jail that started
+                enforcement = dict(jail.enforcement)
+                started = {"role": spec.role, "n": self._n(), "enforcement": enforcement, "argv0": spec.argv[0]}
+                self._post("jail.started", started)
         return jail
 
     def finish(self, jail: Jail, after: Callable[[], None] | None = None) -> JailExit:
@@ -67,7 +68,12 @@ class Crew:
     def run(self, spec: JailSpec, scratch: Path) -> JailExit:
         """Open, go, and wait."""
         jail = self.open(spec, scratch)
-        jail.go()
+        try:
+            jail.go()
+        except BaseException:
+            jail.kill()
+            self.finish(jail)
+            raise
         return self.finish(jail)
 
     def kill(self, role: str) -> None:
@@ -82,6 +88,7 @@ class Crew:
         with self._lock:
             self._halted = True
             chosen = list(self._jails)
+        alive = [jail for jail in chosen if jail.wait(0) is None]
         for jail in chosen:
             jail.kill()
-        return len(chosen)
+        return len(alive)

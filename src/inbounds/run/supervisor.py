@@ -110,7 +110,7 @@ class Supervisor:
             case effects.CloseDoors():
                 self._step("lease_closed", self.parts.close_doors)
             case effects.Freeze():
-                self._step("frozen", self.parts.halt)
+                self._step("frozen", self._halt)
             case effects.RecordStop():
                 stop = {"code": effect.code.value, "why": effect.why, "disposal": effect.disposal.value}
                 self.loop.record("stop.decided", stop)
@@ -146,6 +146,11 @@ class Supervisor:
         except (InboundsError, OSError) as fault:
             ok, detail = False, str(fault)
         self.loop.record("stop.step", {"step": name, "ok": ok, "detail": detail})
+
+    def _halt(self) -> str:
+        detail = self.parts.halt()
+        self.loop.drain()  # what had happened until now stands before the stop
+        return detail
 
     def _persist(self) -> str:
         if "persisted" in self._replayed.done:

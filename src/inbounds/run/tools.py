@@ -21,6 +21,7 @@ RUN_TESTS = Tool(
 )
 FAILING_MAX = 100
 OUTPUT_CHARS_MAX = 8_000
+STOP_SECONDS_MAX = 10.0  # reading back the files of a jail that was killed
 Post = Callable[[str, Mapping[str, Any]], None]
 
 
@@ -31,6 +32,7 @@ class Tools:
         """`tests` takes the workspace as it is now and runs its tests."""
         self._broker, self._tests, self._post = broker, tests, post
         self._calls: queue.Queue[Call | None] = queue.Queue()
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._answer_all, name="tools", daemon=True)
         self._thread.start()
 
@@ -38,15 +40,24 @@ class Tools:
         """Take a call; the broker bounds how many wait."""
         self._calls.put(call)
 
+    def close(self) -> None:
+        """Stop, step 1: calls that wait are refused instead of begun (E10)."""
+        self._closed.set()
+
     def stop(self) -> None:
-        """No further call is answered."""
+        """End the thread, once what it is at is over; its jail is dead by then."""
+        self._closed.set()
         self._calls.put(None)
+        self._thread.join(STOP_SECONDS_MAX)
 
     def _answer_all(self) -> None:
         while (call := self._calls.get()) is not None:
             started, began_at_ms = time.monotonic(), time.time_ns() // 1_000_000
             try:
-                text, outcome, is_error = answer(self._tests()), "ok", False
+                if self._closed.is_set():
+                    text, outcome, is_error = "the run is stopping", "refused", True
+                else:
+                    text, outcome, is_error = answer(self._tests()), "ok", False
             except InboundsError as fault:
                 text, outcome, is_error = f"the tests could not be run: {fault.found}", "failed", True
             ms = int((time.monotonic() - started) * 1000)

@@ -1,0 +1,66 @@
+"""The jails of a run, ended while they begin: nothing is missed, nothing starts afterwards, nothing is counted twice."""
+
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inbounds.run.crew import Crew, HaltedError
+from inbounds.sandbox.identity import identity
+from inbounds.sandbox.probe import probe
+from inbounds.sandbox.spec import JailSpec
+
+SLEEP = JailSpec(role="coder", argv=("/usr/bin/sleep", "60"), cwd="/")
+
+
+@pytest.fixture
+def heard() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def crew(heard: list[str]) -> Crew:
+    facts = probe()
+    if facts.level < 1:
+        pytest.skip(f"no jail can be made here: {facts.problem or ', '.join(facts.lacking)}")
+
+    def post(kind: str, _: Mapping[str, Any]) -> None:
+        heard.append(kind)
+
+    return Crew(identity("20260101-000000-crew00"), post)
+
+
+@pytest.mark.req("E10")
+def test_a_halt_while_a_jail_is_made_hears_of_it_and_ends_it(crew: Crew, heard: list[str], tmp_path: Path) -> None:
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            crew.run(SLEEP, tmp_path)
+        except BaseException as fault:
+            failed.append(fault)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    while not crew._lock.locked():
+        time.sleep(0.001)
+    assert crew.halt() == 1
+    assert heard[:1] == ["jail.started"], "whoever halted knows that it had started"
+    worker.join(30)
+    assert not worker.is_alive()
+    assert crew.halt() == 0, "the dead are not counted again"
+    with pytest.raises(HaltedError):
+        crew.open(SLEEP, tmp_path)
+    assert heard == ["jail.started", "jail.exited"]
+    assert all("gone before it began" in str(fault) for fault in failed)
+
+
+def test_a_jail_that_was_killed_and_not_yet_waited_for_is_not_alive(crew: Crew, tmp_path: Path) -> None:
+    jail = crew.open(SLEEP, tmp_path)
+    jail.go()
+    assert crew.halt() == 1, "the control: it was alive"
+    assert crew.halt() == 0
+    assert crew.finish(jail).reason == "killed"
