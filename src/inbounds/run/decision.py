@@ -3,7 +3,6 @@
 Each statement is bound to the tree or to the stop event's hash, so that any later change voids it. The gate decides.
 """
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from inbounds.contracts.errors import HostError, OperatorError, RefusedError
 from inbounds.journal import sshsig
 from inbounds.journal.writer import Journal
 from inbounds.run import authorize, promotion, recovery, stopping
+from inbounds.run.clock import now_ms
 from inbounds.run.home import Home
 from inbounds.run.launch import CONTRACT, JOURNAL, SETTINGS, read_contract
 from inbounds.store.descent import delete_tree, usage
@@ -153,7 +153,7 @@ def _signatures(run_dir: Path, contract: Contract) -> tuple[str, ...]:
 
 def _append(run_dir: Path, kind: str, data: dict[str, Any]) -> None:
     with Journal.open(run_dir / JOURNAL) as journal:
-        journal.append(kind, data, time.time_ns() // 1_000_000, sync=True)
+        journal.append(kind, data, now_ms(), sync=True)
     stopping.write_manifest(run_dir)
     trouble = stopping.write_report(run_dir)
     if trouble:

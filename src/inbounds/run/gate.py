@@ -4,7 +4,6 @@ Knows the gateway's control channel; decides nothing.
 """
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from inbounds.contracts.bound import Contract
 from inbounds.gateway.config import Caps, GatewayConfig
 from inbounds.gateway.control import GatewayProcess
 from inbounds.kernel.events import Failed
+from inbounds.run.clock import now_ms
 from inbounds.run.home import Home
 
 Post = Callable[[str, Mapping[str, Any]], None]
@@ -61,7 +61,7 @@ def hear(event: Mapping[str, Any], post: Post) -> None:
     match event.get("event"):
         case "usage":
             # Recorded when the loop comes to it, which within a stop may be seconds later.
-            began = time.time_ns() // 1_000_000 - int(data["ms"])
+            began = now_ms() - int(data["ms"])
             post("model.usage", {**data, "began_at_ms": began})
         case "refused":
             post("model.refused", {**data, "cap": "lease" if data.get("reason") in FINAL else ""})

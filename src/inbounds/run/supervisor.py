@@ -6,7 +6,6 @@ process (jails are bound to the thread that started them); the stop sequence run
 
 import queue
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, assert_never
@@ -19,6 +18,7 @@ from inbounds.kernel import effects
 from inbounds.kernel.events import Accepted, Failed, OperatorStopped, SnapshotTaken
 from inbounds.kernel.state import Phase
 from inbounds.run import committing, promotion, recovery, requests, stopping
+from inbounds.run.clock import now_ms
 from inbounds.run.crew import HaltedError
 from inbounds.run.home import Home
 from inbounds.run.launch import JOURNAL, read_contract
@@ -28,11 +28,6 @@ from inbounds.run.parts import Parts
 WORKER_SECONDS_MAX = 20.0  # its jails are dead; what it still does is reading back files
 DISPOSED = ("kept", "reverted", "quarantined")
 POLL_S = 0.5  # how often the volume's size and a person's requests are looked at
-
-
-def now_ms() -> int:
-    """Unix milliseconds; the only clock that reaches the journal."""
-    return time.time_ns() // 1_000_000
 
 
 class Supervisor:

@@ -12,6 +12,7 @@ from typing import Any
 from inbounds.broker.control import BrokerProcess, Call
 from inbounds.broker.tools import Tool
 from inbounds.contracts.errors import InboundsError
+from inbounds.run.clock import now_ms
 from inbounds.run.judging import Tested
 
 RUN_TESTS = Tool(
@@ -52,7 +53,7 @@ class Tools:
 
     def _answer_all(self) -> None:
         while (call := self._calls.get()) is not None:
-            started, began_at_ms = time.monotonic(), time.time_ns() // 1_000_000
+            started, began_at_ms = time.monotonic(), now_ms()
             try:
                 if self._closed.is_set():
                     text, outcome, is_error = "the run is stopping", "refused", True
