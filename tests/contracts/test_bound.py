@@ -31,7 +31,19 @@ FLAGS: dict[str, Any] = {
 def contract(**changes: Any) -> Contract:
     requirement, plan = draft(**FLAGS)
     values: dict[str, Any] = dict.fromkeys(
-        ("run_id", "repository", "base_commit", "base_tree", "store", "branch", "layer", "agent", "agent_version", "settings_sha256"), "x"
+        (
+            "run_id",
+            "repository",
+            "base_commit",
+            "base_tree",
+            "store",
+            "branch",
+            "layer",
+            "agent",
+            "agent_version",
+            "settings_sha256",
+        ),
+        "x",
     )
     values |= dict.fromkeys(("agent_sha256", "model", "profile", "time_zone", "operator", "signature", "goal"), "y")
     values |= dict.fromkeys(

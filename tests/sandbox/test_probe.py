@@ -102,18 +102,21 @@ def test_user_namespaces_forbidden_is_a_clear_error_with_the_command(rig: Rig) -
 
 def test_root_drops_to_a_number_without_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 0)
+    identity.cache_clear()
     first, second = identity("run-1"), identity("run-2")
     assert first == identity("run-1")
     assert first.dropped
     assert first.uid != second.uid
     assert identities.FIRST_UID <= first.uid < identities.FIRST_UID + identities.UIDS
-    monkeypatch.setattr(identities, "_free", lambda number: number == identities.FIRST_UID)
-    assert identity("run-1").uid == identity("run-2").uid == identities.FIRST_UID
+    monkeypatch.setattr(identities, "_free", lambda number: number == first.uid)
+    with pytest.raises(HostError, match="in use"):
+        identity("run-3")
     monkeypatch.setattr(identities, "_free", lambda number: False)
     assert identity("x").uid == identities.NOBODY
     monkeypatch.setattr(identities, "_mapped", lambda number, table: False)
     with pytest.raises(HostError, match="maps no other user"):
-        identity("x")
+        identity("y")
+    identity.cache_clear()  # the next test's identity is this process's real one
 
 
 def test_the_command_line_runs_one_command(rig: Rig) -> None:

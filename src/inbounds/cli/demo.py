@@ -61,19 +61,20 @@ def command(live: bool, as_json: bool) -> int:
 
 
 def _table(played: list[dict[str, object]]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="What the three acts came to")
-    for name in ("act", "stopped with", "iter.", "failing", "spent of", "escaped", "verified"):
-        table.add_column(name, no_wrap=name in ("stopped with", "spent of"))
+    table = Table(title="What the three acts came to", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("act", "stopped with", "it.", "failing", "spent of", "escaped", "verified"):
+        table.add_column(name, no_wrap=True)  # 78 columns: a terminal has 80
     for number, act in enumerate(played, 1):
         table.add_row(
             str(number),
             str(act["stop_code"]),
             str(act["iterations"]),
-            f"{act['tests_failing_before']} → {act['tests_failing_after']}",
-            f"${act['cost_usd']:.4f} / {act['budget_usd']:.2f}",
+            f"{act['tests_failing_before']}→{act['tests_failing_after']}",
+            f"${act['cost_usd']:.4f}/{act['budget_usd']:.2f}",
             str(len(act["escaped"]) if isinstance(act["escaped"], list) else "?"),
             "yes" if act["verified"] else "NO",
         )
