@@ -155,7 +155,7 @@ def test_a_strangers_key_starts_nothing(person: Rig, tmp_path: Path, monkeypatch
 
 
 def test_an_agent_that_is_not_installed_is_named_with_how_to_install_it(person: Rig) -> None:
-    places = [place for place in os.environ["PATH"].split(":") if not (Path(place) / "codex").exists()]
+    places = [place for place in os.environ["PATH"].split(":") if not os.path.exists(os.path.join(place, "codex"))]
     if any(Path(place).expanduser().joinpath("codex").exists() for place in npm.GLOBAL_PLACES):
         pytest.skip("codex is installed where every run looks")
     found = refused(person, 111, *RUN, "--agent", "codex", env={"PATH": ":".join(places)})
