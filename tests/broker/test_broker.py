@@ -115,7 +115,6 @@ def test_refuses_what_is_not_declared(desk, name, arguments):
     assert desk.calls == []
 
 
-@pytest.mark.req("C5")
 @pytest.mark.without("tool-allowlist")
 def test_a_tool_that_is_not_declared_does_not_exist():
     shell = Tool("shell", "Run a command.", {"type": "object", "properties": {"command": {"type": "string"}}})

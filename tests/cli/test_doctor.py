@@ -27,7 +27,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *, absent: tuple[str, ...] = (), **
     monkeypatch.setattr(probing, "probe", lambda: probing.HostFacts(enforcement=found, lacking=absent, **values))
 
 
-@pytest.mark.req("P4", "F10")
+@pytest.mark.req("F10")
 def test_it_says_what_a_jail_measures_on_this_host(home: Path, inbounds) -> None:
     done = inbounds("doctor", "--json", timeout=120)
     told = json.loads(done.stdout)

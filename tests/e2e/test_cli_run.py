@@ -279,7 +279,6 @@ def test_a_shell_without_a_command_is_a_prompt_over_one_workspace(person: Person
     assert not (person.repository / "made.txt").exists()
 
 
-@pytest.mark.req("N8")
 def test_the_layer_is_built_once_and_shown(person: Person) -> None:
     began = time.monotonic()
     built = person.facts("env", "build", ".")

@@ -226,7 +226,6 @@ def answers_again(gateway, seconds: float) -> bool:
     return False
 
 
-@pytest.mark.req("F7")
 def test_bodies_that_never_end_do_not_fill_the_host(launch, provider):
     """The gateway lives outside the jail's ceilings: what an agent sends must have its own."""
     gateway = launch()

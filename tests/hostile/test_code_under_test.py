@@ -16,7 +16,6 @@ time.sleep(60)
 """
 
 
-@pytest.mark.req("E7")
 @pytest.mark.parametrize("place", ["/out", "/work"])
 def test_a_test_that_fills_the_disk_is_stopped(rig: Rig, place: str) -> None:
     ran = rig.run(script(write("invoice.py", FILLS.format(place=place))), limits=LimitsText(disk="128M"))

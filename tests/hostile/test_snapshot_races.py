@@ -54,7 +54,6 @@ def test_two_looks_at_once_both_see_everything(tmp_path: Path) -> None:
     assert volume.snapshot().tree == Volume.open(store, os.fspath(tmp_path / "workspace")).snapshot().tree
 
 
-@pytest.mark.req("E7")
 def test_content_that_is_overwritten_between_looks_is_counted(tmp_path: Path) -> None:
     """Every look keeps what it saw in the store, which no measuring of the workspace shows."""
     top = repository(tmp_path / "top", {"t/a": "1\n"})

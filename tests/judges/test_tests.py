@@ -66,7 +66,7 @@ def test_preflight_accepts_a_red_acceptance_test_and_refuses_a_red_suite(tree: T
     assert pinned.facts["known_failing"] == ["tests/test_red.py::test_red"]
 
 
-@pytest.mark.req("M5", "M11")
+@pytest.mark.req("M5")
 def test_preflight_refuses_where_success_could_not_show(tree: Tree, read_tests: Read) -> None:
     reading = read_tests(SUITE, tree(BASE))
     none = preflight.judge(replace(SUITE, acceptance=()), reading, frozenset())

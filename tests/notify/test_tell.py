@@ -74,7 +74,6 @@ def only_hook(url: str, **more: Any) -> Settings:
     return Settings(desktop=False, webhook=url, **more)
 
 
-@pytest.mark.req("O3")
 def test_a_webhook_gets_five_plain_strings_and_nothing_else(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-secret")
     assert [(n.channel, n.ok, n.detail) for n in tell(only_hook(hook.url), MESSAGE)] == [("webhook", True, "HTTP 200")]

@@ -101,7 +101,7 @@ def test_an_agent_out_of_its_bounds_is_stopped_and_nothing_outside_changed(rig: 
     assert verify_run(ran.run_dir).ok
 
 
-@pytest.mark.req("E4", "E15", "G1", "G2", "G9", "M10")
+@pytest.mark.req("E4", "E15", "G1", "G2", "G9")
 def test_an_expensive_loop_ends_below_its_cap(rig: Rig) -> None:
     ran = rig.run(played("expensive"), limits=acts.ACTS[2].limits)
     assert ran.code == "STOP_BUDGET_EXCEEDED"

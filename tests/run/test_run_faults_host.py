@@ -71,7 +71,7 @@ def policy(rig: Rig, text: str) -> None:
         file.write("\n" + textwrap.dedent(text))
 
 
-@pytest.mark.req("F10", "P4", "E7")
+@pytest.mark.req("F10")
 def test_without_landlock_the_level_drops_and_a_policy_that_wants_more_is_refused(rig: Rig) -> None:
     under = (sys.executable, "-I", "-S", "-c", WITHOUT_LANDLOCK)
     before = facts(inbounds(rig, "doctor", "--json"))

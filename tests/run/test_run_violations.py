@@ -215,7 +215,7 @@ def test_code_that_ends_the_test_run_is_no_success(rig: Rig) -> None:
     assert ran.data("iteration.finished")[0]["progress"] is False
 
 
-@pytest.mark.req("N2", "N6")
+@pytest.mark.req("N6")
 def test_a_grave_finding_of_static_analysis_stops_the_run(rig: Rig) -> None:
     shell = 'import subprocess\n\n\ndef echo(word):\n    return subprocess.run("echo " + word, shell=True)  # nosec\n'
     ran = rig.run(writes("tools.py", shell), **ONE)
@@ -290,7 +290,7 @@ write("notes.py", "X = 1\\n")
 """
 
 
-@pytest.mark.req("C5", "F6", "N6")
+@pytest.mark.req("F6", "N6")
 @pytest.mark.without("denial-limit")
 def test_denials_are_counted_in_the_standard_profile(rig: Rig, tmp_path: Path) -> None:
     reaches = rogue(tmp_path, REACHES)
@@ -335,7 +335,7 @@ Invoice.printed = _printed
 """
 
 
-@pytest.mark.req("O6", "M2")
+@pytest.mark.req("O6")
 @pytest.mark.parametrize("how", ["emptied", "moved", "made-a-directory"])
 def test_a_test_of_the_base_that_the_agent_changed_does_not_land(rig: Rig, tmp_path: Path, how: str) -> None:
     """The plan covers the whole thread, so that it is in scope: the work lands, with the tests that people wrote."""

@@ -248,7 +248,6 @@ def test_no_descriptor_and_no_environment_of_the_host_comes_along(rig: Rig, monk
     assert lines[2] == "/dev/null"
 
 
-@pytest.mark.req("E7", "F7")
 @pytest.mark.without("rlimits")
 def test_a_fork_bomb_ends_at_the_limit(rig: Rig) -> None:
     code = """
@@ -268,7 +267,6 @@ def test_a_fork_bomb_ends_at_the_limit(rig: Rig) -> None:
     assert ended.lines == ["39 EAGAIN"]
 
 
-@pytest.mark.req("E7", "F7")
 @pytest.mark.without("rlimits")
 def test_one_process_cannot_have_more_memory_than_the_limit(rig: Rig) -> None:
     code = """
@@ -284,7 +282,6 @@ def test_one_process_cannot_have_more_memory_than_the_limit(rig: Rig) -> None:
     assert 5 < int(rig.python(code, limits=limit).lines[0]) < 16
 
 
-@pytest.mark.req("E7", "F7")
 @pytest.mark.without("memory-poll")
 def test_many_processes_together_cannot_either(rig: Rig) -> None:
     code = """
@@ -303,7 +300,6 @@ def test_many_processes_together_cannot_either(rig: Rig) -> None:
     assert ended.end.ms < 5000
 
 
-@pytest.mark.req("E7")
 def test_home_and_tmp_are_bounded_in_bytes_and_inodes(rig: Rig) -> None:
     code = """
         def fill(path):
@@ -324,7 +320,6 @@ def test_home_and_tmp_are_bounded_in_bytes_and_inodes(rig: Rig) -> None:
     assert ended.lines == ["ENOSPC", "ENOSPC True"] * 2
 
 
-@pytest.mark.req("E7")
 def test_an_output_flood_costs_the_host_a_bounded_file(rig: Rig) -> None:
     bound = 256 << 10
     before = time.process_time()
