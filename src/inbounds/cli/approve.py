@@ -2,8 +2,8 @@
 
 import click
 
-from inbounds.cli.output import emit, is_terminal, say
-from inbounds.contracts.errors import OperatorError
+from inbounds.cli.consent import consent
+from inbounds.cli.output import emit, say
 
 EPILOG = """\b
   inbounds review RUN        look first
@@ -28,13 +28,8 @@ def command(run: str | None, yes: bool, note: str, as_json: bool) -> int:
     asked = decision.approval(home, run_id, note)
     if not as_json:
         say(f"{run_id}: you approve tree {asked['tree'][:12]} of plan {asked['plan_id']} ({asked['stop_code']})")
-    if not yes:
-        if not is_terminal():
-            raise OperatorError(
-                "nobody is here to sign", expected="a terminal or --yes", fix=f"inbounds approve {run_id} --yes"
-            )
-        if not click.confirm("Sign with your SSH key?", default=False):
-            return 1
+    if not consent("Sign with your SSH key?", yes=yes, instead=f"inbounds approve {run_id}"):
+        return 1
     kept = decision.sign(home, run_id, asked)
     if as_json:
         emit(kept)

@@ -2,8 +2,8 @@
 
 import click
 
-from inbounds.cli.output import emit, is_terminal, say
-from inbounds.contracts.errors import OperatorError
+from inbounds.cli.consent import consent
+from inbounds.cli.output import emit, say
 
 EPILOG = """\b
   inbounds discard RUN              its workspace and agent branch; journal, manifest and report stay
@@ -22,12 +22,10 @@ def command(run: str | None, yes: bool, evidence: bool, as_json: bool) -> int:
 
     home = open_home()
     run_id = home.find(run)
-    if not yes:
-        if not is_terminal():
-            raise OperatorError("nobody is here to ask", expected="--yes", fix=f"inbounds discard {run_id} --yes")
-        what = "its workspace, branch AND evidence" if evidence else "its workspace and branch (the evidence stays)"
-        if not click.confirm(f"Delete of {run_id}: {what}?", default=False):
-            return 1
+    what = "its workspace, branch AND evidence" if evidence else "its workspace and branch (the evidence stays)"
+    question = f"Delete of {run_id}: {what}?"
+    if not consent(question, yes=yes, instead=f"inbounds discard {run_id}", purpose="to ask"):
+        return 1
     facts = decision.discard(home, run_id, evidence=evidence)
     if as_json:
         emit(facts)

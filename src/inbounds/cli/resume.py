@@ -2,8 +2,8 @@
 
 import click
 
-from inbounds.cli.output import emit, is_terminal, say
-from inbounds.contracts.errors import OperatorError
+from inbounds.cli.consent import consent
+from inbounds.cli.output import emit, say
 
 EPILOG = """\b
   inbounds resume RUN --note "the budget was too small"
@@ -27,13 +27,8 @@ def command(run: str | None, yes: bool, note: str, as_json: bool) -> int:
     if not as_json:
         say(f"{run_id} stopped with {asked['stop_code']}: {asked['why']}")
         say(f"  what stands: {asked['commit'][:12] or 'no commit'} on {asked['branch']}")
-    if not yes:
-        if not is_terminal():
-            raise OperatorError(
-                "nobody is here to sign", expected="a terminal or --yes", fix=f"inbounds resume {run_id} --yes"
-            )
-        if not click.confirm("Re-authorize this work with your SSH key?", default=False):
-            return 1
+    if not consent("Re-authorize this work with your SSH key?", yes=yes, instead=f"inbounds resume {run_id}"):
+        return 1
     kept = decision.sign(home, run_id, asked)
     if as_json:
         emit(kept)

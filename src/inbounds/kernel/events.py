@@ -6,7 +6,7 @@ Standard library only; no clock: `at_ms` (Unix milliseconds) arrives with every 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from inbounds.contracts.limits import Limits, from_json
 
@@ -194,25 +194,7 @@ Event: TypeAlias = (
     | Finished
 )
 
-EVENTS: tuple[type[Event], ...] = (
-    Accepted,
-    PreflightFinished,
-    IterationStarted,
-    Usage,
-    ModelRefused,
-    Denial,
-    JailExited,
-    SnapshotTaken,
-    Judged,
-    IterationFinished,
-    CommitMade,
-    Tick,
-    Polled,
-    Failed,
-    OperatorStopped,
-    StopStep,
-    Finished,
-)
+EVENTS: tuple[type[Event], ...] = get_args(Event)
 BY_KIND: dict[str, type[Event]] = {event.KIND: event for event in EVENTS}
 
 
