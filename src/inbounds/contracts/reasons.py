@@ -21,13 +21,16 @@ class StopCode(StrEnum):
     STOP_TOOL_CALLS_EXCEEDED = "STOP_TOOL_CALLS_EXCEEDED"
     STOP_ITERATIONS_EXCEEDED = "STOP_ITERATIONS_EXCEEDED"
     STOP_RESOURCES_EXCEEDED = "STOP_RESOURCES_EXCEEDED"
+    STOP_COVERAGE_REGRESSED = "STOP_COVERAGE_REGRESSED"
     STOP_TESTS_WEAKENED = "STOP_TESTS_WEAKENED"
+    STOP_ANOMALY = "STOP_ANOMALY"
     STOP_TAMPERING = "STOP_TAMPERING"
     STOP_PREFLIGHT_FAILED = "STOP_PREFLIGHT_FAILED"
     STOP_HOST_FAILED = "STOP_HOST_FAILED"
     STOP_GATEWAY_FAILED = "STOP_GATEWAY_FAILED"
     STOP_AGENT_FAILED = "STOP_AGENT_FAILED"
     STOP_OPERATOR = "STOP_OPERATOR"
+    STOP_ESCALATION_UNANSWERED = "STOP_ESCALATION_UNANSWERED"
 
 
 class Disposal(StrEnum):
@@ -54,11 +57,14 @@ MEANING: dict[StopCode, tuple[Disposal, str]] = {
     StopCode.STOP_TOOL_CALLS_EXCEEDED: (Disposal.REVERT, "the model asked for more tool calls than allowed"),
     StopCode.STOP_ITERATIONS_EXCEEDED: (Disposal.REVERT, "all iterations are used and the tests still fail"),
     StopCode.STOP_RESOURCES_EXCEEDED: (Disposal.QUARANTINE, "memory, processes or disk went over the ceiling"),
+    StopCode.STOP_COVERAGE_REGRESSED: (Disposal.REVERT, "the tests cover less than the declared tolerance allows"),
     StopCode.STOP_TESTS_WEAKENED: (Disposal.QUARANTINE, "a test that judges the run was changed or removed"),
+    StopCode.STOP_ANOMALY: (Disposal.QUARANTINE, "a rule over tree and journal found what policy stops at"),
     StopCode.STOP_TAMPERING: (Disposal.QUARANTINE, "a frozen contract or the journal is not what it was"),
     StopCode.STOP_PREFLIGHT_FAILED: (Disposal.REVERT, "the run did not start: a precondition does not hold"),
     StopCode.STOP_HOST_FAILED: (Disposal.QUARANTINE, "the host or the supervisor failed during the run"),
     StopCode.STOP_GATEWAY_FAILED: (Disposal.REVERT, "the gateway died: nothing can be metered, so nothing runs"),
     StopCode.STOP_AGENT_FAILED: (Disposal.REVERT, "the agent could not be started or kept failing by itself"),
     StopCode.STOP_OPERATOR: (Disposal.REVERT, "a person stopped the run"),
+    StopCode.STOP_ESCALATION_UNANSWERED: (Disposal.REVERT, "nobody answered an escalation in the time that policy gives"),
 }
