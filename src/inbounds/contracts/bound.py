@@ -3,8 +3,11 @@
 It is what the journal's first record commits to; the supervisor reads nothing else. It does not read the repository.
 """
 
+from typing import Any
+
 import msgspec
 
+from inbounds.contracts import conduct as conducting
 from inbounds.contracts.canonical import canonical, digest
 from inbounds.contracts.documents import Notify, Plan, Requirement
 from inbounds.contracts.limits import Limits, from_json
@@ -43,6 +46,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     policy_sha256: str
     config_sha256: str
     limits: dict[str, int]
+    conduct: dict[str, Any]
     sources: dict[str, str]
     targets: tuple[str, ...]
     protected: tuple[str, ...]
@@ -79,6 +83,10 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def numbers(self) -> Limits:
         """The limits as the kernel takes them."""
         return from_json(self.limits)
+
+    def conducted(self) -> conducting.Conduct:
+        """How policy wants the run conducted, as the kernel takes it."""
+        return conducting.from_json(self.conduct)
 
     def restated(self) -> dict[str, object]:
         """The statement that what stands in here amounts to: what the person's signature must be about."""

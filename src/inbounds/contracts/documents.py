@@ -31,6 +31,8 @@ class LimitsText(_Model, frozen=True):
     turns: int | None = None
     tool_calls: int | None = None
     file_changes: int | None = None
+    iteration_file_changes: int | None = None
+    restarts: int | None = None
     budget_usd: Amount | None = None
     request_usd: Amount | None = None
     tokens: int | None = None
@@ -76,6 +78,54 @@ class Notify(_Model, frozen=True):
     webhook: str | None = None
 
 
+Percent = Annotated[int, msgspec.Meta(ge=1, le=99)]
+
+
+class SlowDown(_Model, frozen=True):
+    """Slow before stop (E9): from `at_percent` of a limit on, requests keep `interval` and the agent `cpu_percent`."""
+
+    at_percent: Percent
+    interval: Amount = "5s"
+    cpu_percent: Percent = 50
+
+
+class Escalation(_Model, frozen=True):
+    """From `at_percent` of the budget on nothing is sent until an operator has answered; `wait` ends the run (G8)."""
+
+    at_percent: Percent = 90
+    wait: Amount = "30m"
+
+
+class Resume(_Model, frozen=True):
+    """Who may re-authorize a stopped run, and how many of them it takes (E14, N7); no name: any operator."""
+
+    by: tuple[Name, ...] = ()
+    approvals: Annotated[int, msgspec.Meta(ge=1, le=10)] = 1
+
+
+class Snapshots(_Model, frozen=True):
+    """How often a workspace is kept while its agent works, and how many of these are (I3)."""
+
+    every: Amount = "10m"
+    keep: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 12
+
+
+class Conducted(_Model, frozen=True):
+    """How runs are conducted: slow-down, escalation, snapshots, recovery, and what follows a stop.
+
+    `quarantine` names stop codes that quarantine where the table says revert; `recovery` is what `inbounds recover`
+    does with a run whose supervisor died; `timestamp` is an RFC 3161 authority that is shown each checkpoint.
+    """
+
+    slow_down: SlowDown | None = None
+    escalation: Escalation | None = None
+    snapshots: Snapshots = Snapshots()
+    resume: Resume = Resume()
+    recovery: Literal["continue", "stop"] = "continue"
+    quarantine: tuple[Name, ...] = ()
+    timestamp: str | None = None
+
+
 class Policy(_Model, frozen=True):
     """Repository-wide `.inbounds/policy.yaml`: the widest that any thread of this repository gets."""
 
@@ -89,6 +139,7 @@ class Policy(_Model, frozen=True):
     month: MonthBudget = MonthBudget()
     promotion: Promotion = Promotion()
     notify: Notify = Notify()
+    conduct: Conducted = Conducted()
     protected: tuple[RelativePath, ...] = ()
 
 

@@ -27,6 +27,8 @@ class Limits:
     turns: int
     tool_calls: int
     file_changes: int
+    iteration_file_changes: int
+    restarts: int
     budget_micro_usd: int
     request_micro_usd: int
     tokens: int
@@ -73,6 +75,8 @@ RULES: tuple[LimitRule, ...] = (
     LimitRule("turns", "turns", _count, 100, 10_000, "model turns in one iteration; loops show long before"),
     LimitRule("tool_calls", "tool_calls", _count, 1_000, 1_000_000, "counted from the model's replies (E2)"),
     LimitRule("file_changes", "file_changes", _count, 200, 100_000, "more than a person reviews over breakfast (E3)"),
+    LimitRule("iteration_file_changes", "iteration_file_changes", _count, 200, 100_000, "one iteration's share of E3"),
+    LimitRule("restarts", "restarts", _count, 5, 10_000, "a host that fails more often is not the run's place (E16)"),
     LimitRule(
         "budget_usd",
         "budget_micro_usd",

@@ -66,5 +66,8 @@ MEANING: dict[StopCode, tuple[Disposal, str]] = {
     StopCode.STOP_GATEWAY_FAILED: (Disposal.REVERT, "the gateway died: nothing can be metered, so nothing runs"),
     StopCode.STOP_AGENT_FAILED: (Disposal.REVERT, "the agent could not be started or kept failing by itself"),
     StopCode.STOP_OPERATOR: (Disposal.REVERT, "a person stopped the run"),
-    StopCode.STOP_ESCALATION_UNANSWERED: (Disposal.REVERT, "nobody answered an escalation in the time that policy gives"),
+    StopCode.STOP_ESCALATION_UNANSWERED: (
+        Disposal.REVERT,
+        "nobody answered an escalation in the time that policy gives",
+    ),
 }

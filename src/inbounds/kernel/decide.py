@@ -7,21 +7,26 @@ library only.
 from dataclasses import replace
 from typing import assert_never
 
-from inbounds.contracts.reasons import MEANING, StopCode
+from inbounds.contracts.reasons import StopCode
 from inbounds.contracts.verdict import Outcome
 from inbounds.kernel.effects import (
+    ApplyLimits,
     Commit,
     Effect,
+    Escalate,
     HaltAgent,
     Judge,
     RecordStop,
+    Reopen,
     RunPreflight,
+    SlowDown,
     StartIteration,
     TakeSnapshot,
     stop_sequence,
 )
 from inbounds.kernel.events import (
     Accepted,
+    Amended,
     CommitMade,
     Denial,
     Event,
@@ -35,7 +40,11 @@ from inbounds.kernel.events import (
     OperatorStopped,
     Polled,
     PreflightFinished,
+    Reauthorized,
+    Recovered,
+    Reopened,
     SnapshotTaken,
+    StopDecided,
     StopStep,
     Tick,
     Usage,
@@ -57,6 +66,8 @@ RULE_STOPS: tuple[tuple[str, StopCode], ...] = (
     ("scope.executes_later", StopCode.STOP_SECURITY_VIOLATION),
     ("scope.", StopCode.STOP_SCOPE_EXCEEDED),
     ("secrets.", StopCode.STOP_SECRET_EXPOSURE),
+    ("coverage.", StopCode.STOP_COVERAGE_REGRESSED),
+    ("anomaly.", StopCode.STOP_ANOMALY),
 )
 PART_STOPS = {
     "gateway": StopCode.STOP_GATEWAY_FAILED,
@@ -64,20 +75,80 @@ PART_STOPS = {
     "contract": StopCode.STOP_TAMPERING,
     "preflight": StopCode.STOP_PREFLIGHT_FAILED,
 }
+# Where a run goes on whose supervisor died: its agent is dead too, and what it left is judged as it stands.
+GOES_ON = {
+    Phase.STARTING: Phase.STARTING,
+    Phase.WORKING: Phase.SNAPSHOT,
+    Phase.SNAPSHOT: Phase.SNAPSHOT,
+    Phase.JUDGING: Phase.SNAPSHOT,
+    Phase.COMMITTING: Phase.COMMITTING,
+}
+PERCENT = 100
 
 
 def decide(state: State, event: Event, at_ms: int) -> Step:
     """The next state and what to do, in order; `at_ms` is when the event was recorded."""
     if state.phase is Phase.FINISHED:
-        return state, ()
+        return _after_the_end(state, event)
     if state.phase is Phase.STOPPING:
-        return (replace(state, phase=Phase.FINISHED), ()) if isinstance(event, Finished) else (state, ())
+        return _stopping(state, event), ()
     after, effects = _running(state, event, at_ms)
-    late = state.phase is not Phase.NEW and at_ms - state.started_ms >= state.limits.wall_clock_ms
     # A late event that stops the run by itself (a decoy opened, a dead supervisor) names the more telling cause.
-    if late and not any(isinstance(e, RecordStop) and e.code is not StopCode.DONE for e in effects):
+    if state.phase is Phase.NEW or any(isinstance(e, RecordStop) and e.code is not StopCode.DONE for e in effects):
+        return after, effects
+    if at_ms - state.started_ms >= after.limits.wall_clock_ms:
         return _stop(after, StopCode.STOP_RUNTIME_EXCEEDED, "the wall-clock limit passed")
+    if after.escalated_until_ms and at_ms >= after.escalated_until_ms:
+        return _stop(after, StopCode.STOP_ESCALATION_UNANSWERED, "nobody answered that the budget is nearly spent")
     return after, effects
+
+
+def exhausted(state: State, at_ms: int) -> tuple[str, ...]:
+    """The limits that would end the run at once if it went on now: what an amendment has to raise before (E8)."""
+    limits = state.limits
+    used = {
+        "wall_clock": (at_ms - state.started_ms, limits.wall_clock_ms),
+        "iterations": (state.n, limits.iterations),
+        "tool_calls": (state.tool_calls, limits.tool_calls + 1),
+        "budget_usd": (state.spent_micro_usd, limits.budget_micro_usd),
+        "tokens": (state.tokens, limits.tokens),
+    }
+    return tuple(name for name, (now, most) in used.items() if now >= most)
+
+
+def _after_the_end(state: State, event: Event) -> Step:
+    """Only people's signed words count now (E14); an amendment alone starts nothing."""
+    if isinstance(event, Amended):
+        return _amended(state, event), ()
+    if not isinstance(event, Reauthorized) or not _authorized(state, event):
+        return state, ()
+    leg = replace(
+        state, phase=Phase.REOPENING, resume_at=Phase.STARTING, n=state.n + 1, denials=0, without_progress=0,
+        done=False, halted=False, slowed=False, escalated_until_ms=0, verdicts={}, stop_code="", stop_hash="",
+    )  # fmt: skip
+    if state.n == 0:  # it never came past its preflight
+        return replace(leg, phase=Phase.PREFLIGHT, n=0), (RunPreflight(),)
+    return leg, (Reopen(state.checkpoint, restore=True),)
+
+
+def _authorized(state: State, event: Reauthorized) -> bool:
+    """Bound to this very stop, by as many people as policy wants of those it names (E14, N7, O7)."""
+    named = set(event.operators)
+    able = named & set(state.conduct.resume_by) if state.conduct.resume_by else named
+    short = state.stop_code not in ("", StopCode.DONE)
+    return short and event.stop_hash == state.stop_hash != "" and len(able) >= state.conduct.resume_approvals
+
+
+def _stopping(state: State, event: Event) -> State:
+    match event:
+        case Finished():
+            return replace(state, phase=Phase.FINISHED)
+        case StopDecided():
+            return replace(state, stop_code=event.code, stop_hash=event.ref)
+        case Amended():
+            return _amended(state, event)
+        case _:
+            return state
 
 
 def _running(state: State, event: Event, at_ms: int) -> Step:
@@ -91,7 +162,7 @@ def _running(state: State, event: Event, at_ms: int) -> Step:
                 return state, ()
             return replace(state, phase=Phase.WORKING, n=event.n, iteration_turns=0, verdicts={}, halted=False), ()
         case Usage():
-            return _usage(state, event)
+            return _usage(state, event, at_ms)
         case ModelRefused():
             return _refused(state, event)
         case Denial():
@@ -105,7 +176,9 @@ def _running(state: State, event: Event, at_ms: int) -> Step:
         case IterationFinished():
             return _iteration(state, event)
         case CommitMade():
-            return _onward(state) if state.phase is Phase.COMMITTING else (state, ())
+            if state.phase is not Phase.COMMITTING:
+                return state, ()
+            return _onward(replace(state, checkpoint=state.tree) if state.safe else state)
         case Polled():
             over = event.bytes > state.limits.disk_bytes or event.inodes > state.limits.inodes
             why = f"the workspace holds {event.bytes} bytes in {event.inodes} files"
@@ -114,7 +187,17 @@ def _running(state: State, event: Event, at_ms: int) -> Step:
             return _stop(state, PART_STOPS.get(event.part, StopCode.STOP_HOST_FAILED), f"{event.part}: {event.detail}")
         case OperatorStopped():
             return _stop(state, StopCode.STOP_OPERATOR, f"{event.who}: {event.why}")
-        case Tick() | StopStep() | Finished():
+        case Recovered():
+            return _recovered(state, event, at_ms)
+        case Reopened():
+            return _reopened(state, event)
+        case Amended():
+            after = _amended(state, event)
+            changed = after.version != state.version
+            return after, ((ApplyLimits(after.limits, unpause=state.escalated_until_ms > 0),) if changed else ())
+        case StopDecided():  # its cause could not be written: a disk that was full for everything else
+            return replace(state, phase=Phase.STOPPING, stop_code=event.code, stop_hash=event.ref), ()
+        case Reauthorized() | Tick() | StopStep() | Finished():
             return state, ()
     assert_never(event)
 
@@ -127,6 +210,7 @@ def _accepted(state: State, event: Accepted, at_ms: int) -> Step:
         limits=event.limits,
         profile=event.profile,
         required_judges=event.required_judges,
+        conduct=event.conduct,
         started_ms=at_ms,
     )
     return fresh, (RunPreflight(),)
@@ -140,7 +224,7 @@ def _preflight(state: State, event: PreflightFinished) -> Step:
     return _start(state, 1)
 
 
-def _usage(state: State, event: Usage) -> Step:
+def _usage(state: State, event: Usage, at_ms: int) -> Step:
     after = replace(
         state,
         iteration_turns=state.iteration_turns + 1,
@@ -148,17 +232,99 @@ def _usage(state: State, event: Usage) -> Step:
         tokens=state.tokens + event.input_tokens + event.output_tokens,
         tool_calls=state.tool_calls + event.tool_calls,
     )
-    limits = state.limits
-    if after.tool_calls > limits.tool_calls:
-        why = f"{after.tool_calls} tool calls, {limits.tool_calls} allowed"
-        return _stop(after, StopCode.STOP_TOOL_CALLS_EXCEEDED, why)
-    if after.spent_micro_usd >= limits.budget_micro_usd:
-        return _stop(after, StopCode.STOP_BUDGET_EXCEEDED, "the budget is spent")
-    if after.tokens >= limits.tokens:
-        return _stop(after, StopCode.STOP_BUDGET_EXCEEDED, f"{after.tokens} tokens, {limits.tokens} allowed")
-    if after.iteration_turns >= limits.turns and state.phase is Phase.WORKING and not state.halted:
-        return replace(after, halted=True), (HaltAgent(f"{limits.turns} model turns in one iteration"),)
-    return after, ()
+    after, effects = _spent(after, at_ms)
+    if after.phase is Phase.STOPPING:
+        return after, effects
+    turns = after.limits.turns
+    if after.iteration_turns >= turns and state.phase is Phase.WORKING and not state.halted:
+        return replace(after, halted=True), (*effects, HaltAgent(f"{turns} model turns in one iteration"))
+    return after, effects
+
+
+def _spent(state: State, at_ms: int) -> Step:
+    """What the counters lead to: a stop, a question to a person, slowing down, in this order (E2, E4, E9, G8)."""
+    limits, conduct = state.limits, state.conduct
+    if state.tool_calls > limits.tool_calls:
+        why = f"{state.tool_calls} tool calls, {limits.tool_calls} allowed"
+        return _stop(state, StopCode.STOP_TOOL_CALLS_EXCEEDED, why)
+    if state.spent_micro_usd >= limits.budget_micro_usd:
+        return _stop(state, StopCode.STOP_BUDGET_EXCEEDED, "the budget is spent")
+    if state.tokens >= limits.tokens:
+        return _stop(state, StopCode.STOP_BUDGET_EXCEEDED, f"{state.tokens} tokens, {limits.tokens} allowed")
+    effects: list[Effect] = []
+    if (
+        conduct.escalate_at_percent
+        and state.escalated_version < state.version
+        and state.spent_micro_usd * PERCENT >= limits.budget_micro_usd * conduct.escalate_at_percent
+    ):
+        until = at_ms + conduct.escalate_wait_ms
+        state = replace(state, escalated_version=state.version, escalated_until_ms=until)
+        why = f"{state.spent_micro_usd} of {limits.budget_micro_usd} micro-dollars are spent"
+        effects.append(Escalate(why, until))
+    after, slower = _slower(state)
+    return after, (*effects, *slower)
+
+
+def _slower(state: State) -> Step:
+    limits, conduct = state.limits, state.conduct
+    used = (
+        (state.tool_calls, limits.tool_calls),
+        (state.spent_micro_usd, limits.budget_micro_usd),
+        (state.tokens, limits.tokens),
+        (state.denials, limits.denials),
+    )
+    pressed = any(now * PERCENT >= most * conduct.slow_at_percent for now, most in used)
+    if state.slowed or not conduct.slow_at_percent or not pressed:
+        return state, ()
+    return replace(state, slowed=True), (SlowDown(conduct.slow_interval_ms, conduct.slow_cpu_percent),)
+
+
+def _amended(state: State, event: Amended) -> State:
+    """The next version of the limits, and no other: a replayed or skipped one changes nothing."""
+    if state.phase is Phase.NEW or event.version != state.version + 1:
+        return state
+    return replace(state, version=event.version, limits=event.limits, escalated_until_ms=0, slowed=False)
+
+
+def _recovered(state: State, event: Recovered, at_ms: int) -> Step:
+    """Go on after the supervisor's death, as often as the limits allow; what was spent meanwhile counts (E16)."""
+    if state.phase is Phase.NEW:
+        return state, ()
+    after = replace(
+        state,
+        recoveries=state.recoveries + 1,
+        spent_micro_usd=max(state.spent_micro_usd, event.spent_micro_usd),
+        tokens=max(state.tokens, event.tokens),
+        tool_calls=max(state.tool_calls, event.tool_calls),
+        slowed=False,  # a new gateway and a new jail know nothing of it
+    )
+    if state.conduct.recovery != "continue":
+        return _stop(after, StopCode.STOP_HOST_FAILED, "supervisor: it died, and policy does not let a run go on")
+    if after.recoveries > after.limits.restarts:
+        why = f"supervisor: it died {after.recoveries} times, {after.limits.restarts} restarts are allowed"
+        return _stop(after, StopCode.STOP_HOST_FAILED, why)
+    after, effects = _spent(after, at_ms)
+    if after.phase is Phase.STOPPING:
+        return after, effects
+    if state.phase is Phase.PREFLIGHT:
+        return after, (RunPreflight(),)
+    after = replace(after, phase=Phase.REOPENING, resume_at=GOES_ON.get(state.phase, state.resume_at))
+    # Slowing down and asking wait for the parts that they are about.
+    return after, (Reopen(state.checkpoint, restore=False), *effects)
+
+
+def _reopened(state: State, event: Reopened) -> Step:
+    if state.phase is not Phase.REOPENING:
+        return state, ()
+    if not event.ok:
+        return _stop(state, StopCode.STOP_HOST_FAILED, "; ".join(event.reasons) or "no reason given")
+    if state.resume_at is Phase.SNAPSHOT:
+        return replace(state, phase=Phase.SNAPSHOT), (TakeSnapshot(state.n),)
+    if state.resume_at is Phase.COMMITTING:
+        return replace(state, phase=Phase.COMMITTING), (Commit(state.n, state.tree),)
+    if state.n > state.limits.iterations:
+        return _stop(state, StopCode.STOP_ITERATIONS_EXCEEDED, f"{state.limits.iterations} iterations are allowed")
+    return _start(state, state.n)
 
 
 def _refused(state: State, event: ModelRefused) -> Step:
@@ -185,7 +351,7 @@ def _count_denial(state: State, last: str) -> Step:
     after = replace(state, denials=state.denials + 1)
     if after.denials > state.limits.denials:
         return _stop(after, StopCode.STOP_UNAUTHORIZED_ACCESS, f"{after.denials} denials, the last: {last}")
-    return after, ()
+    return _slower(after)
 
 
 def _exited(state: State, event: JailExited) -> Step:
@@ -206,7 +372,11 @@ def _snapshot(state: State, event: SnapshotTaken) -> Step:
     if event.changed > state.limits.file_changes:
         why = f"{event.changed} files changed, {state.limits.file_changes} allowed"
         return _stop(state, StopCode.STOP_FILES_EXCEEDED, why)
-    return replace(state, phase=Phase.JUDGING, tree=event.tree), (Judge(state.n, event.tree),)
+    if event.iteration_changed > state.limits.iteration_file_changes:
+        allowed = state.limits.iteration_file_changes
+        why = f"{event.iteration_changed} files changed in one iteration, {allowed} allowed"
+        return _stop(state, StopCode.STOP_FILES_EXCEEDED, why)
+    return replace(state, phase=Phase.JUDGING, tree=event.tree, verdicts={}), (Judge(state.n, event.tree),)
 
 
 def _judged(state: State, event: Judged) -> Step:
@@ -232,9 +402,17 @@ def _iteration(state: State, event: IterationFinished) -> Step:
         phase=Phase.COMMITTING,
         without_progress=0 if event.progress else state.without_progress + 1,
         acceptance_failing=event.acceptance_failing,
+        safe=_safe(state, event),
         done=passed and event.acceptance_failing == 0,
     )
     return (after, (Commit(event.n, state.tree),)) if event.changed else _onward(after)
+
+
+def _safe(state: State, event: IterationFinished) -> bool:
+    """No judge objects: the goal may still be open, but nothing that worked before is broken (E13)."""
+    said = {judge: state.verdicts.get(judge) for judge in state.required_judges}
+    open_goal = said.get("tests") == Outcome.FAIL and event.regressions == 0
+    return all(said[judge] == Outcome.PASS or (judge == "tests" and open_goal) for judge in said)
 
 
 def _onward(state: State) -> Step:
@@ -253,4 +431,5 @@ def _start(state: State, n: int) -> Step:
 
 
 def _stop(state: State, code: StopCode, why: str) -> Step:
-    return replace(state, phase=Phase.STOPPING), stop_sequence(code, why, MEANING[code][0])
+    sequence = stop_sequence(code, why, state.conduct.disposal(code), state.checkpoint)
+    return replace(state, phase=Phase.STOPPING), sequence

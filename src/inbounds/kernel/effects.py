@@ -6,6 +6,7 @@ Standard library only. The stop sequence (E10-E14) is `STOP_SEQUENCE`, the same 
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from inbounds.contracts.limits import Limits
 from inbounds.contracts.reasons import Disposal, StopCode
 
 
@@ -52,6 +53,38 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
+class SlowDown:
+    """Slow before stop (E9): requests keep an interval, the agent's processes get a share of a processor."""
+
+    interval_ms: int
+    cpu_percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Escalate:
+    """Pause the lease and ask a person; without an answer by then the run ends (G8)."""
+
+    why: str
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyLimits:
+    """The amended limits hold from now on, at the gateway too; `unpause`: an escalation is answered."""
+
+    limits: Limits
+    unpause: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reopen:
+    """Make workspace, judges, gateway and broker stand again; `restore`: begin from the last safe checkpoint."""
+
+    checkpoint: str
+    restore: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CloseDoors:
     """Stop, step 1: gateway lease and tool broker admit nothing any more (E10)."""
 
@@ -68,6 +101,7 @@ class RecordStop:
     code: StopCode
     why: str
     disposal: Disposal
+    checkpoint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +116,10 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Dispose:
-    """Stop, step 4: keep, revert to the last checkpoint, or quarantine (E13)."""
+    """Stop, step 4: keep, revert to the last safe checkpoint ("": the base), or quarantine (E13)."""
 
     disposal: Disposal
+    checkpoint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +136,10 @@ Effect: TypeAlias = (
     | TakeSnapshot
     | Judge
     | Commit
+    | SlowDown
+    | Escalate
+    | ApplyLimits
+    | Reopen
     | CloseDoors
     | Freeze
     | RecordStop
@@ -111,14 +150,14 @@ Effect: TypeAlias = (
 )
 
 
-def stop_sequence(code: StopCode, why: str, disposal: Disposal) -> tuple[Effect, ...]:
-    """The one way in which every run ends."""
+def stop_sequence(code: StopCode, why: str, disposal: Disposal, checkpoint: str) -> tuple[Effect, ...]:
+    """The one way in which every run ends; `checkpoint` is the last tree to which no judge objected, "" the base."""
     return (
         CloseDoors(),
         Freeze(),
-        RecordStop(code, why, disposal),
+        RecordStop(code, why, disposal, checkpoint),
         Persist(),
         Kill(),
-        Dispose(disposal),
+        Dispose(disposal, checkpoint),
         Finish(code),
     )

@@ -1,14 +1,17 @@
 """What can happen to a run: the journal's records as typed events, and the parsing between the two.
 
 Each event is one record kind; fields are what a stop rule needs, the rest of a record's data stays in the journal.
-Standard library only; no clock: `at_ms` (Unix milliseconds) arrives with every event.
+Standard library only; no clock: `at_ms` (Unix milliseconds) arrives with every event. A field named `ref` is the
+record's own hash: what a later record is bound to.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias, get_args
 
-from inbounds.contracts.limits import Limits, from_json
+from inbounds.contracts import conduct, limits
+from inbounds.contracts.conduct import Conduct
+from inbounds.contracts.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,7 @@ class Accepted:
     limits: Limits
     profile: str
     required_judges: tuple[str, ...]
+    conduct: Conduct
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ class SnapshotTaken:
     n: int
     tree: str
     changed: int
+    iteration_changed: int
     complete: bool
     why: str
 
@@ -103,7 +108,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class IterationFinished:
-    """All judges spoke about one iteration's tree."""
+    """All judges spoke about one iteration's tree; `regressions` are tests that passed at the base and do not now."""
 
     KIND = "iteration.finished"
     n: int
@@ -112,6 +117,7 @@ class IterationFinished:
     progress: bool
     acceptance_failing: int
     failing_after: int
+    regressions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +164,53 @@ class OperatorStopped:
 
 
 @dataclass(frozen=True, slots=True)
+class Recovered:
+    """The supervisor had died and another one takes the run up; the numbers are the ledger's, which outlived it."""
+
+    KIND = "run.recovered"
+    spent_micro_usd: int
+    tokens: int
+    tool_calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """Workspace, judges, gateway and broker stand again, or `reasons` say why not."""
+
+    KIND = "run.reopened"
+    ok: bool
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Amended:
+    """The owner signed a new version of the limits: the only way that one changes mid-run (E8, M8)."""
+
+    KIND = "contract.amended"
+    version: int
+    operator: str
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class StopDecided:
+    """The stop event itself (E11); what re-authorizes the run names its hash."""
+
+    KIND = "stop.decided"
+    code: str
+    ref: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reauthorized:
+    """People whom policy names have looked at the stop with this hash and let the run go on (E14, N7)."""
+
+    KIND = "run.reauthorized"
+    stop_hash: str
+    operators: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StopStep:
     """One step of the stop sequence was carried out."""
 
@@ -190,6 +243,11 @@ Event: TypeAlias = (
     | Polled
     | Failed
     | OperatorStopped
+    | Recovered
+    | Reopened
+    | Amended
+    | StopDecided
+    | Reauthorized
     | StopStep
     | Finished
 )
@@ -198,30 +256,30 @@ EVENTS: tuple[type[Event], ...] = get_args(Event)
 BY_KIND: dict[str, type[Event]] = {event.KIND: event for event in EVENTS}
 
 
+# How a field is read: by its type where JSON has it, by a parser of its own where it is a frozen value.
+_PARSED: dict[Any, Callable[[Any], Any]] = {Limits: limits.from_json, Conduct: conduct.from_json}
 _SHAPES: dict[type[Event], tuple[tuple[str, Any], ...]] = {
-    event: tuple(
-        (f.name, f.type if isinstance(f.type, type) and f.type in (int, str, bool) else tuple) for f in fields(event)
-    )
+    event: tuple((f.name, f.type if f.type in (int, str, bool, Limits, Conduct) else tuple) for f in fields(event))
     for event in EVENTS
-    if event is not Accepted
 }
 
 
-def parse(kind: str, data: Mapping[str, Any]) -> Event | None:
-    """The event in a record, or None for kinds that no rule reads; KeyError or TypeError for a malformed record."""
+def parse(kind: str, data: Mapping[str, Any], ref: str = "") -> Event | None:
+    """The event in a record with hash `ref`, or None for kinds that no rule reads.
+
+    KeyError or TypeError for a malformed record.
+    """
     event = BY_KIND.get(kind)
     if event is None:
         return None
-    if event is Accepted:
-        profile = _typed(kind, "profile", data["profile"], str)
-        judges = _typed(kind, "required_judges", data["required_judges"], tuple)
-        return Accepted(from_json(data["limits"]), profile, judges)
     make: Callable[..., Event] = event
-    return make(*[_typed(kind, name, data[name], shape) for name, shape in _SHAPES[event]])
+    return make(*[ref if name == "ref" else _typed(kind, name, data[name], shape) for name, shape in _SHAPES[event]])
 
 
 def _typed(kind: str, name: str, value: Any, shape: Any) -> Any:
     """The value if it is an int, str or bool as declared, or a tuple of str; a bool is no int here."""
+    if shape in _PARSED:
+        return _PARSED[shape](value)
     if shape is tuple:
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
             return tuple(value)

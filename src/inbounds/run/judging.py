@@ -124,6 +124,7 @@ class Bench:
                 "acceptance_failing": len(failing),
                 "failing_before": len(before),
                 "failing_after": len(self.failing),
+                "regressions": sum(self.baseline.outcomes.get(test) == "passed" for test in self.failing),
                 "newly_passing": list(advance.facts.get("newly_passing", ())),
             },
         )
