@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from inbounds.contracts import anomalies as anomalous
 from inbounds.contracts import conduct as conducting
 from inbounds.contracts.canonical import canonical, digest
 from inbounds.contracts.documents import Notify, Plan, Requirement
@@ -22,6 +23,14 @@ class PinnedTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: str
     blob: str
     sha256: str
+
+
+class Anomalies(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Actions by anomaly rule, thresholds by key, and the paths that policy calls security-critical."""
+
+    actions: dict[str, anomalous.Action] = msgspec.field(default_factory=lambda: dict(anomalous.DEFAULT_ACTIONS))
+    numbers: dict[str, int] = msgspec.field(default_factory=lambda: dict(anomalous.NUMBERS))
+    paths: tuple[str, ...] = ()
 
 
 class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -76,6 +85,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     time_zone: str
     operator: str
     operator_keys: dict[str, str]
+    anomalies: Anomalies = Anomalies()
     statement: dict[str, object]
     signature: str
     goal: str

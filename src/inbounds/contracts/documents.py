@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from inbounds.contracts import anomalies
+
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4_000)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 RelativePath = Annotated[str, msgspec.Meta(min_length=1, max_length=1_024)]
@@ -126,6 +128,27 @@ class Conducted(_Model, frozen=True):
     timestamp: str | None = None
 
 
+class Anomalies(_Model, frozen=True):
+    """What the rules over tree and journal look for, and what follows (H16-H20; names in contracts/anomalies.py).
+
+    A thread may lower numbers, tighten actions (note, block, stop) and add security-critical paths; nothing else.
+    """
+
+    actions: Annotated[
+        dict[str, anomalies.Action],
+        msgspec.Meta(extra_json_schema={"propertyNames": {"enum": list(anomalies.BY_NAME)}}),
+    ] = {}
+    lines: Amount | None = None
+    files: Amount | None = None
+    binary: Amount | None = None
+    rewrite_lines: Amount | None = None
+    churn_lines: Amount | None = None
+    churn_times: Amount | None = None
+    denials: Amount | None = None
+    denials_window: Amount | None = None
+    paths: Annotated[tuple[RelativePath, ...], msgspec.Meta(max_length=anomalies.PATHS_MAX)] = ()
+
+
 class Policy(_Model, frozen=True):
     """Repository-wide `.inbounds/policy.yaml`: the widest that any thread of this repository gets."""
 
@@ -139,6 +162,7 @@ class Policy(_Model, frozen=True):
     month: MonthBudget = MonthBudget()
     promotion: Promotion = Promotion()
     notify: Notify = Notify()
+    anomalies: Anomalies = Anomalies()
     conduct: Conducted = Conducted()
     protected: tuple[RelativePath, ...] = ()
 
@@ -173,6 +197,7 @@ class Config(_Model, frozen=True):
     models: tuple[Name, ...] | None = None
     tests: Tests = Tests()
     interfaces: Interfaces = Interfaces()
+    anomalies: Anomalies = Anomalies()
     dependencies: tuple[RelativePath, ...] = ()
 
 

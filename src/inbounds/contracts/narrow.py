@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from inbounds.contracts import anomalies as anomalous
+from inbounds.contracts.bound import Anomalies
+from inbounds.contracts.documents import Anomalies as AnomaliesText
 from inbounds.contracts.documents import LimitsText
 from inbounds.contracts.errors import OperatorError
 from inbounds.contracts.limits import RULES, Limits
@@ -72,6 +75,40 @@ def narrow_names(kind: str, parent: tuple[str, ...], child: tuple[str, ...] | No
             fix=f"remove it, or have the policy's owner add it to {kind}",
         )
     return child
+
+
+def narrow_anomalies(policy: AnomaliesText, where: str, child: AnomaliesText, child_where: str) -> Anomalies:
+    """Policy may set actions and numbers either way; a child only tightens: note < block < stop, lower numbers."""
+    actions, numbers = dict(anomalous.DEFAULT_ACTIONS), dict(anomalous.NUMBERS)
+    for said, place in ((policy, where), (child, child_where)):
+        for name, action in said.actions.items():
+            if name not in anomalous.BY_NAME:
+                known = ", ".join(anomalous.BY_NAME)
+                raise OperatorError(f"anomalies.actions: {name!r} is no rule", where=place, expected=f"one of: {known}")
+            if said is not policy and not anomalous.tighter_or_equal(action, actions[name]):
+                raise _widened(f"actions.{name}", action, actions[name], place)
+            actions[name] = action
+        for threshold in anomalous.THRESHOLDS:
+            written = getattr(said, threshold.key)
+            if written is None:
+                continue
+            try:
+                value = threshold.parse(written)
+            except ValueError as error:
+                raise OperatorError(f"anomalies.{threshold.key}: {error}", where=place) from None
+            if said is not policy and value > numbers[threshold.key]:
+                raise _widened(threshold.key, str(written), str(numbers[threshold.key]), place)
+            numbers[threshold.key] = value
+    return Anomalies(actions, numbers, tuple(dict.fromkeys((*policy.paths, *child.paths))))
+
+
+def _widened(key: str, said: str, allowed: str, where: str) -> OperatorError:
+    return OperatorError(
+        f"anomalies.{key}: {said} is looser than what stands above",
+        where=where,
+        expected=f"{allowed} or tighter",
+        fix=f"tighten it, or have the policy's owner change anomalies.{key}",
+    )
 
 
 def tighter(first: LimitsText, second: LimitsText) -> LimitsText:

@@ -17,11 +17,12 @@ from inbounds.contracts.draft import draft
 from inbounds.contracts.errors import OperatorError, RefusedError
 from inbounds.contracts.ids import run_id as make_run_id
 from inbounds.contracts.limits import Limits
-from inbounds.contracts.narrow import Layer, narrow_limits, narrow_names, tighter
+from inbounds.contracts.narrow import Layer, narrow_anomalies, narrow_limits, narrow_names, tighter
 from inbounds.contracts.paths import CONTRACT_DIRECTORY, below, joined, relative, test_file
 from inbounds.contracts.reasons import StopCode
 from inbounds.contracts.units import duration, usd
 from inbounds.contracts.wording import Remark, remarks
+from inbounds.judges import globs
 from inbounds.run.documents import PLAN, POLICY, REQUIREMENTS, Documents
 from inbounds.store.store import Store
 from inbounds.store.tree import Node
@@ -164,6 +165,8 @@ def bind(*, documents: Documents, work: Work, wish: Wish, base: Base, agent: Age
     hashes = {r.id: document_sha256(r) for r in work.requirements}
     policy_sha, config_sha, plan_sha = map(document_sha256, (policy, config, plan))
     run_id = make_run_id(time.strftime("%Y%m%d-%H%M%S", time.gmtime()), secrets.token_hex(3))
+    anomalies = narrow_anomalies(policy.anomalies, POLICY, config.anomalies, documents.path("config.yaml"))
+    globs.parse_all(anomalies.paths)  # a pattern that means nothing is the operator's to mend, now
     month = policy.month
     return Contract(
         version=bound.CONTRACT_VERSION,
@@ -181,6 +184,7 @@ def bind(*, documents: Documents, work: Work, wish: Wish, base: Base, agent: Age
         policy_sha256=policy_sha,
         config_sha256=config_sha,
         limits=limits.as_json(),
+        anomalies=anomalies,
         conduct=_conduct(policy).as_json(),
         sources=sources,
         targets=plan.targets,
