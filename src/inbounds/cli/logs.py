@@ -23,7 +23,6 @@ EPILOG = """\b
 def command(run: str | None, follow: bool, as_json: bool) -> int:
     """Show the journal of RUN (the latest by default)."""
     import json
-    from dataclasses import asdict
 
     from inbounds.console.plain import visible
     from inbounds.console.terminal import event_line
@@ -35,7 +34,7 @@ def command(run: str | None, follow: bool, as_json: bool) -> int:
     run_id = home.find(run)
     try:
         for record in _records(home.run(run_id), follow=follow):
-            print(json.dumps(asdict(record)) if as_json else event_line(record), flush=follow)
+            print(json.dumps(record._asdict()) if as_json else event_line(record), flush=follow)
     except KeyboardInterrupt:
         sys.stderr.write(f"inbounds: the run goes on; type: inbounds stop {run_id} to end it\n")
     except ChainError as broken:

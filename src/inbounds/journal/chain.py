@@ -1,34 +1,45 @@
-"""The journal's record: one canonical JSON line, chained by SHA-256 to the line before it (H14).
+"""The journal's record: one canonical JSON line, chained by SHA-256 to the line before it (H14, ADR 9: format 2).
 
-Knows bytes and hashes only: not what a kind means, not who writes, not where the file is. Standard library and
-`contracts.canonical`, so that the verifier stays small.
+Knows bytes and hashes only: not what a kind means, not who writes, not where the file is. A record's hash is its
+RFC 6962 leaf hash, so that chain and Merkle tree cost one hash. Standard library and `contracts.canonical` alone.
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 from inbounds.contracts.canonical import canonical
 from inbounds.contracts.units import INTEGER_MAX
 
-FORMAT = 1  # the version that `journal.opened` carries; newer is refused, older is migrated by a record
+FORMAT = 2  # the version that `journal.opened` carries; every other is refused (nothing older was released)
 GENESIS = "0" * 64
+LEAF = b"\0"  # RFC 6962, section 2.1: what is hashed before a leaf's bytes
 
 # The longest line: a snapshot of some 20,000 changed paths; longer data is cut by the writer, which says so.
 LINE_BYTES_MAX = 4 << 20
 # A verifier holds all records of one run in memory: a week at one record a second, with room to spare.
 RECORDS_MAX = 2_000_000
 DEPTH_MAX = 32  # nesting of data; far above every kind in the vocabulary, far below the interpreter's recursion limit
+_TOO_DEEP = f"data is nested deeper than {DEPTH_MAX}"
 
 KIND = re.compile(r"[a-z][a-z_]{0,31}(?:\.[a-z][a-z_]{0,31})?")
+_HEAD = re.compile(r'\{"at_ms":(0|[1-9][0-9]{0,15}),"data":(?=\{)')
 _TAIL = re.compile(
-    rb',"hash":"([0-9a-f]{64})","kind":"([a-z_.]{1,64})","prev":"([0-9a-f]{64})","seq":(0|[1-9][0-9]{0,15})\}'
+    rb',"hash":"([^"]{64})","kind":"([a-z][a-z_]{0,31}(?:\.[a-z][a-z_]{0,31})?)",'
+    rb'"prev":"([0-9a-f]{64})","seq":(0|[1-9][0-9]{0,15})\}'
 )
+_LONG_NUMBER = re.compile(r"[:,\[]-?[0-9]{16}")  # every number above 2^53 has this form; a string may have it too
+
+
+def _no_float(text: str) -> NoReturn:
+    raise ValueError(f"{text[:40]} is no integer")
+
+
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, sort_keys=True).encode
+_scan = json.JSONDecoder(parse_float=_no_float, parse_constant=_no_float).raw_decode
 
 
 class ChainError(ValueError):
@@ -40,9 +51,11 @@ class ChainError(ValueError):
         super().__init__(f"line {line}: {rule}: {detail}" if line else f"{rule}: {detail}")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One journal line; `at_ms` is Unix time in milliseconds, `hash` covers everything else, `prev` included."""
+class Record(NamedTuple):
+    """One journal line; `at_ms` is Unix time in milliseconds, `hash` covers everything else, `prev` included.
+
+    `bytes.fromhex(hash)` is the record's leaf in the journal's Merkle tree. A tuple, because a reader makes millions.
+    """
 
     seq: int
     at_ms: int
@@ -70,39 +83,40 @@ def encode(seq: int, at_ms: int, kind: str, data: dict[str, Any], prev: str) -> 
     # RFC 8785 order of the outer keys: at_ms, data, hash, kind, prev, seq; the hash is over the same without `hash`.
     head = _head(at_ms, body)
     tail = b',"kind":"%b","prev":"%b","seq":%d}' % (kind.encode(), prev.encode(), seq)
-    digest = hashlib.sha256(head + tail).hexdigest()
+    digest = hashlib.sha256(LEAF + head + tail).hexdigest()
     line = b'%b,"hash":"%b"%b\n' % (head, digest.encode(), tail)
     return Record(seq, at_ms, kind, data, prev, digest), line
 
 
-def decode(line: bytes, number: int = 0) -> Record:
+def decode(line: bytes, number: int = 0, *, canonical_form: bool = False) -> Record:
     """Parse one whole line (no newline) and check its own hash; ChainError says what does not hold.
 
-    The line must be byte for byte what `encode` writes: two readers can then not see two different records.
+    Always checked: the hash, which covers every byte; the six outer members, each once, in their order and exact form;
+    that `data` is one JSON object in UTF-8 without floats, at most `DEPTH_MAX` deep. With `canonical_form` also that
+    `data` is byte for byte what `encode` writes, so that no two readers (doubled keys, escapes, numbers above 2^53)
+    can see two records in it. The chain does not need that: a line that was written otherwise is found by its hash.
     """
     if len(line) > LINE_BYTES_MAX:
         raise ChainError("line too long", f"{len(line)} bytes, at most {LINE_BYTES_MAX}", number)
     start = line.rfind(b',"hash":"')
-    match = _TAIL.fullmatch(line, start) if start >= 0 else None
-    if match is None:
+    tail = _TAIL.fullmatch(line, start) if start >= 0 else None
+    if tail is None:
         raise ChainError("not a record", "the line does not have a journal record's form", number)
-    stated = match[1].decode()
-    found = hashlib.sha256(line[:start] + line[match.end(1) + 1 :]).hexdigest()
-    if found != stated:
-        raise ChainError("edited", f"its hash is {found[:16]}…, it states {stated[:16]}…", number)
+    stated, kind, prev, seq = tail.groups()
+    found = hashlib.sha256(LEAF + line[:start] + line[start + 74 :]).hexdigest()  # 74: the `hash` member
+    if found.encode() != stated:
+        raise ChainError("edited", f"its hash is {found[:16]}…, it states {ascii(stated[:16])[2:-1]}…", number)
     try:
-        value = json.loads(line)
-        at_ms, data = value["at_ms"], value["data"]
-        again = _head(at_ms, _canonical(data)) if type(at_ms) is int and isinstance(data, dict) else b""
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        at_ms, data, text = _body(line[:start].decode())
+    except (ValueError, RecursionError) as error:
         raise ChainError("not a record", f"{type(error).__name__}: {error}"[:200], number) from None
-    if again != line[:start]:
+    if canonical_form and not _is_canonical(data, text):
         raise ChainError("not canonical", "the line is not in RFC 8785 form", number)
-    return Record(int(match[4]), at_ms, match[2].decode(), data, match[3].decode(), stated)
+    return Record(int(seq), at_ms, kind.decode(), data, prev.decode(), found)
 
 
-def records(path: Path) -> Iterator[Record]:
-    """Every whole record in file order, each with its own hash checked; the chain is `linked`'s business.
+def records(path: Path, *, canonical_form: bool = False) -> Iterator[Record]:
+    """Every whole record in file order, each with its own hash checked (`decode`); the chain is `linked`'s business.
 
     An unfinished last line (no newline) raises ChainError "torn" after the whole ones were given.
     """
@@ -116,7 +130,7 @@ def records(path: Path) -> Iterator[Record]:
                 if len(line) > LINE_BYTES_MAX:
                     raise ChainError("line too long", f"more than {LINE_BYTES_MAX} bytes", number)
                 raise ChainError("torn", f"{len(line)} bytes without an end of line", number)
-            yield decode(line[:-1], number)
+            yield decode(line[:-1], number, canonical_form=canonical_form)
 
 
 def linked(found: Iterator[Record]) -> Iterator[Record]:
@@ -134,6 +148,21 @@ def linked(found: Iterator[Record]) -> Iterator[Record]:
         yield record
 
 
+def _body(text: str) -> tuple[int, dict[str, Any], str]:
+    head = _HEAD.match(text)
+    if head is None:
+        raise ValueError("the line does not begin as a journal record does")
+    at_ms, start = int(head[1]), head.end()
+    data, end = _scan(text, start)
+    if end != len(text):
+        raise ValueError("data is not all that stands between at_ms and hash")
+    if text.count("{") + text.count("[") > DEPTH_MAX:
+        _check_depth(data)
+    if at_ms > INTEGER_MAX:
+        raise ValueError(f"{at_ms} is no time in milliseconds")
+    return at_ms, data, text[start:]
+
+
 def _head(at_ms: int, body: bytes) -> bytes:
     return b'{"at_ms":%d,"data":%b' % (at_ms, body)
 
@@ -141,25 +170,51 @@ def _head(at_ms: int, body: bytes) -> bytes:
 def _canonical(data: dict[str, Any]) -> bytes:
     # The C encoder sorts keys by code point, which is RFC 8785's order (UTF-16) for ASCII keys; the rest goes the
     # slow way. This is what makes an append cost microseconds.
-    return _encode(data).encode() if _plain(data, DEPTH_MAX) else canonical(data)
+    if _plain(data, DEPTH_MAX):
+        return _encode(data).encode()
+    _check_depth(data)
+    return canonical(data)
+
+
+def _is_canonical(data: dict[str, Any], text: str) -> bool:
+    """Whether `text`, which was parsed to `data`, is its RFC 8785 form; no Python step per value for ASCII text."""
+    try:
+        if text.isascii() and not _LONG_NUMBER.search(text):
+            return _encode(data) == text
+        return canonical(data) == text.encode()
+    except (ValueError, RecursionError):
+        return False
 
 
 def _plain(value: Any, depth: int) -> bool:
-    if depth == 0:
-        raise ValueError(f"data is nested deeper than {DEPTH_MAX}")
     kind: type[object] = type(value)
-    if kind is dict:
+    if kind is dict or kind is list or kind is tuple:
+        if depth == 0:
+            raise ValueError(_TOO_DEEP)
+        if kind is not dict:
+            return all(type(item) is str or _plain(item, depth - 1) for item in value)
         for key, item in value.items():
             if type(key) is not str or not key.isascii():
                 return False
             if type(item) is not str and not _plain(item, depth - 1):
                 return False
         return True
-    if kind is list or kind is tuple:
-        return all(type(item) is str or _plain(item, depth - 1) for item in value)
     if kind is int:
         return bool(-INTEGER_MAX <= value <= INTEGER_MAX)
     return value is None or kind is bool or kind is str
+
+
+def _check_depth(data: dict[str, Any]) -> None:
+    level: list[Any] = [data]
+    for _ in range(DEPTH_MAX):
+        level = [
+            item
+            for value in level
+            for item in (value.values() if isinstance(value, dict) else value)
+            if isinstance(item, (dict, list, tuple))
+        ]
+    if level:
+        raise ValueError(_TOO_DEEP)
 
 
 def _mended(value: Any) -> Any:
