@@ -6,7 +6,8 @@ from pathlib import Path
 import evidence
 import pytest
 
-from inbounds.gateway.ledger import Account, Ask, Grant, RunAccount, ScopeCap, open_ledger, transaction
+from inbounds.gateway.ledger import Account, Ask, Grant, RunAccount, ScopeCap
+from inbounds.gateway.schema import open_ledger, transaction
 from inbounds.gateway.usage import Usage
 
 MONTH = "2026-11"

@@ -17,7 +17,8 @@ from gateway_rig import EVERY, TOKEN, altered, body_of, without
 from inbounds.contracts.errors import HostError, OperatorError
 from inbounds.gateway.config import Caps, Format
 from inbounds.gateway.control import GatewayProcess
-from inbounds.gateway.ledger import Account, open_ledger, spend
+from inbounds.gateway.ledger import Account, spend
+from inbounds.gateway.schema import open_ledger
 
 COST = 70  # of the scripted reply: 20 tokens in, 5 out
 

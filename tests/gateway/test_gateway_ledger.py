@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from inbounds.gateway.ledger import Account, Ask, Grant, RunAccount, ScopeCap, open_ledger, transaction
+from inbounds.gateway.ledger import Account, Ask, Grant, RunAccount, ScopeCap
+from inbounds.gateway.schema import open_ledger, transaction
 from inbounds.gateway.usage import Usage
 
 MONTH_CAP, RUN_CAP = 10_000, 7_000

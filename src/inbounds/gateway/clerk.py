@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from inbounds.gateway.ledger import transaction
+from inbounds.gateway.schema import transaction
 
 BATCH_MAX = 64  # callers that share one commit; more would make the first of them wait for the last
 

@@ -7,45 +7,19 @@ of HTTP or prices.
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from inbounds.contracts.errors import HostError
+from inbounds.gateway.schema import open_ledger
 from inbounds.gateway.usage import Usage
 
-VERSION = 1
-APPLICATION_ID = 0x1B0B0D5  # marks the file as this program's ledger
-BUSY_MS = 10_000  # another gateway's transaction takes under a millisecond; ten seconds is a sick disk
+# What an amendment may change of a running lease, as columns; a month's ceilings belong to the organisation.
+AMENDABLE = ("run_micro_usd", "request_micro_usd", "request_tokens", "run_tokens", "tool_calls", "turns")
+ANCHORS_MAX = 100_000  # of one run, read at once: a checkpoint a second for a day
 
-SCHEMA = """
-CREATE TABLE run (
-    run_id TEXT PRIMARY KEY, thread TEXT NOT NULL, requirements TEXT NOT NULL, organisation TEXT NOT NULL,
-    zone TEXT NOT NULL, opened_at_ms INTEGER NOT NULL, closed_at_ms INTEGER, closed_why TEXT
-) STRICT, WITHOUT ROWID;
-CREATE TABLE scope (
-    id INTEGER PRIMARY KEY, kind TEXT NOT NULL CHECK (kind IN ('run', 'requirement', 'thread', 'organisation')),
-    name TEXT NOT NULL, month TEXT NOT NULL, cap_micro_usd INTEGER, cap_tokens INTEGER,
-    settled_micro_usd INTEGER NOT NULL DEFAULT 0 CHECK (settled_micro_usd >= 0),
-    reserved_micro_usd INTEGER NOT NULL DEFAULT 0 CHECK (reserved_micro_usd >= 0),
-    unknown_micro_usd INTEGER NOT NULL DEFAULT 0 CHECK (unknown_micro_usd >= 0),
-    settled_tokens INTEGER NOT NULL DEFAULT 0 CHECK (settled_tokens >= 0),
-    reserved_tokens INTEGER NOT NULL DEFAULT 0 CHECK (reserved_tokens >= 0),
-    unknown_tokens INTEGER NOT NULL DEFAULT 0 CHECK (unknown_tokens >= 0),
-    requests INTEGER NOT NULL DEFAULT 0, tool_calls INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (kind, name, month)
-) STRICT;
-CREATE TABLE reservation (
-    id INTEGER PRIMARY KEY, run_id TEXT NOT NULL REFERENCES run, role TEXT NOT NULL, format TEXT NOT NULL,
-    model TEXT NOT NULL, upstream TEXT NOT NULL, month TEXT NOT NULL, at_ms INTEGER NOT NULL,
-    bound_micro_usd INTEGER NOT NULL CHECK (bound_micro_usd >= 0), bound_tokens INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('reserved', 'unknown', 'settled', 'released')),
-    cost_micro_usd INTEGER, input_tokens INTEGER, output_tokens INTEGER, cache_read_tokens INTEGER,
-    cache_write_5m_tokens INTEGER, cache_write_1h_tokens INTEGER, tool_calls INTEGER, ended_at_ms INTEGER, why TEXT
-) STRICT;
-CREATE INDEX reservation_open ON reservation (run_id) WHERE state IN ('reserved', 'unknown');
-"""
-MIGRATIONS: Mapping[int, str] = {0: SCHEMA}  # from version n to n + 1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +50,8 @@ class Ask:
     """A request's worst case. Output is granted between `output_min` and `output_wanted` tokens, as money allows.
 
     `input_pico` and `output_pico` are pico-dollars per token at their dearest; `micro_usd_max` and `tokens_max` are
-    the per-request caps. A `patient` one would rather wait than be clamped by what others hold.
+    the per-request caps. A `patient` one would rather wait than be clamped by what others hold. `iteration` is whose
+    turn it takes.
     """
 
     role: str
@@ -91,6 +66,7 @@ class Ask:
     micro_usd_max: int | None = None
     tokens_max: int | None = None
     patient: bool = True
+    iteration: int = 0
 
     def bound(self, output_tokens: int) -> int:
         """Micro-dollars that this request costs at most with so much output, rounded up."""
@@ -158,62 +134,38 @@ class Totals:
         return self.settled_tokens + self.reserved_tokens + self.unknown_tokens
 
 
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A journal's head as the supervisor handed it over; `note` is a signed checkpoint, or "" where there was none."""
+
+    seq: int
+    hash: str
+    size: int
+    root: str
+    note: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the ledger knows of one run. `open` requests are reserved, `in_doubt` ones stay charged at their bound.
+
+    `turns` are those of `iteration`; `amended` holds the ceilings that amendments have set, by their names in Caps.
+    """
+
+    totals: Totals
+    open: int
+    in_doubt: int
+    iteration: int
+    turns: int
+    amended: Mapping[str, int]
+    opened_at_ms: int
+    closed_at_ms: int | None
+    closed_why: str
+
+
 _TOTALS = ", ".join(Totals.__slots__)
 _OPEN_STATES = frozenset({"reserved", "unknown"})
-
-
-def open_ledger(path: str, *, readonly: bool = False) -> sqlite3.Connection:
-    """Open or create the ledger; HostError where it is newer than this program, foreign or unreadable.
-
-    The connection may be used from another thread, by one at a time. Creating files 0600 is left to the umask.
-    """
-    try:
-        uri = f"file:{path.replace('?', '%3f').replace('#', '%23')}?mode={'ro' if readonly else 'rwc'}"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
-        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        mark = int(connection.execute("PRAGMA application_id").fetchone()[0])
-        if version > VERSION:
-            connection.close()
-            raise HostError(
-                f"ledger version {version}", expected=f"{VERSION} or older", fix="pip install -U inbounds", where=path
-            )
-        if mark not in {0, APPLICATION_ID} or (mark == 0 and version):
-            connection.close()
-            raise HostError("a database that is no ledger", expected="a ledger of this program", where=path)
-        if not readonly:
-            _prepare(connection)
-    except sqlite3.Error as error:
-        raise HostError(f"the ledger can't be used: {error}", where=path, fix=f"ls -l {path}; df {path}") from None
-    return connection
-
-
-def _prepare(connection: sqlite3.Connection) -> None:
-    """Write-ahead log, no temporary files (the seal allows none), and the current schema."""
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA temp_store = MEMORY")
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA synchronous = FULL")
-    with transaction(connection):
-        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        for step in range(version, VERSION):
-            for statement in MIGRATIONS[step].split(";\n"):
-                connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {VERSION}")
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing, write lock taken at once so that two gateways never decide on the same figures."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 class Account:
@@ -286,6 +238,10 @@ class Account:
             (self._run.run_id, ask.role, ask.format, ask.model, ask.upstream, month, now_ms, bound, tokens),
         )
         self._add(month, {"reserved_micro_usd": bound, "reserved_tokens": tokens, "requests": 1})
+        self._db.execute(
+            "UPDATE run SET turns = CASE iteration WHEN ?1 THEN turns + 1 ELSE 1 END, iteration = ?1 WHERE run_id = ?2",
+            (ask.iteration, self._run.run_id),
+        )
         assert made.lastrowid is not None
         return Grant(made.lastrowid, granted, bound, tokens, month)
 
@@ -369,6 +325,44 @@ class Account:
         """The run's own scope."""
         return next(self._scope(scope, "") for scope in self._run.scopes if scope.kind == "run")
 
+    def turns(self) -> tuple[int, int]:
+        """The last iteration that a request was admitted in, and how many were."""
+        query = "SELECT iteration, turns FROM run WHERE run_id = ?"
+        iteration, turns = self._db.execute(query, (self._run.run_id,)).fetchone()
+        return int(iteration), int(turns)
+
+    def amended(self) -> dict[str, int]:
+        """The ceilings that amendments have set so far, by their names in Caps; the latest word on each counts."""
+        return _amended(self._db, self._run.run_id)
+
+    def amend(self, ceilings: Mapping[str, int], now_ms: int) -> None:
+        """Keep an amendment (names of AMENDABLE); it binds here from `cap_run` on, and every later gateway."""
+        assert set(ceilings) <= set(AMENDABLE), "the caller has checked the names"
+        self._db.execute(
+            f"INSERT INTO amendment (run_id, at_ms, {', '.join(ceilings)}) VALUES (?, ?{', ?' * len(ceilings)})",  # noqa: S608 - names checked above
+            (self._run.run_id, now_ms, *ceilings.values()),
+        )
+
+    def cap_run(self, micro_usd: int | None, tokens: int | None) -> None:
+        """The run's own ceilings from now on; what counts toward them stays."""
+        scopes = (replace(s, micro_usd=micro_usd, tokens=tokens) if s.kind == "run" else s for s in self._run.scopes)
+        self._run = replace(self._run, scopes=tuple(scopes))
+
+    def anchor(self, head: Anchor) -> None:
+        """Keep a journal's head; one that stands there already is passed over."""
+        self._db.execute(
+            "INSERT INTO anchors (run_id, seq, hash, size, root, note, at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (self._run.run_id, head.seq, head.hash, head.size, head.root, head.note, head.at_ms),
+        )
+
+
+def _amended(connection: sqlite3.Connection, run_id: str) -> dict[str, int]:
+    query = f"SELECT {', '.join(AMENDABLE)} FROM amendment WHERE run_id = ? ORDER BY id"  # noqa: S608 - literal names above
+    found: dict[str, int] = {}
+    for row in connection.execute(query, (run_id,)):
+        found |= {name: value for name, value in zip(AMENDABLE, row, strict=True) if value is not None}
+    return found
+
 
 def _fits(ask: Ask, totals: Totals, *, in_flight: bool) -> tuple[int, int | None]:
     """Output tokens that still fit under a scope's ceilings, with or without what others hold; and the money left."""
@@ -392,17 +386,68 @@ def spend(
 
     Reads only, while gateways write. `month` is "YYYY-MM"; runs and requirements have none.
     """
+    query = (
+        f"SELECT {_TOTALS} FROM scope WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR name = ?2) "  # noqa: S608 - column names of our own class
+        "AND (?3 IS NULL OR month = ?3) ORDER BY id DESC LIMIT ?4"
+    )
+    rows = _read(path, lambda db, _: db.execute(query, (kind, name, month, limit)).fetchall())
+    return [Totals(*row) for row in rows or ()]
+
+
+def anchors(path: str | os.PathLike[str], run_id: str) -> list[Anchor]:
+    """The journal heads that the ledger holds of a run, in the order of their records; [] where it keeps none.
+
+    Two of one `seq` that differ are two journals: nothing here chooses between them. HostError past ANCHORS_MAX.
+    """
+    query = "SELECT seq, hash, size, root, note, at_ms FROM anchors WHERE run_id = ? ORDER BY seq, at_ms LIMIT ?"
+
+    def ask(db: sqlite3.Connection, version: int) -> list[Anchor]:
+        if version < 2:  # noqa: PLR2004 - the version that brought them
+            return []
+        return [Anchor(*row) for row in db.execute(query, (run_id, ANCHORS_MAX + 1))]
+
+    found = _read(path, ask) or []
+    if len(found) > ANCHORS_MAX:
+        raise HostError(f"more than {ANCHORS_MAX} anchors of {run_id}", where=os.fspath(path))
+    return found
+
+
+def standing(path: str | os.PathLike[str], run_id: str) -> Standing | None:
+    """What the ledger knows of a run, for whoever comes after a crash; None where it never heard of it.
+
+    Reads only, in one transaction, whether or not a gateway is at work.
+    """
+
+    def ask(db: sqlite3.Connection, version: int) -> Standing | None:
+        later = "iteration, turns" if version >= 2 else "0, 0"  # noqa: PLR2004 - the version that brought them
+        query = f"SELECT opened_at_ms, closed_at_ms, closed_why, {later} FROM run WHERE run_id = ?"  # noqa: S608 - literal names above
+        run = db.execute(query, (run_id,)).fetchone()
+        scope = db.execute(f"SELECT {_TOTALS} FROM scope WHERE kind = 'run' AND name = ?", (run_id,)).fetchone()  # noqa: S608 - column names of our own class
+        if run is None or scope is None:
+            return None
+        counted = (
+            "SELECT state, COUNT(*) FROM reservation WHERE run_id = ? AND state IN ('reserved', 'unknown') GROUP BY 1"
+        )
+        states = dict(db.execute(counted, (run_id,)).fetchall())
+        amended = _amended(db, run_id) if version >= 2 else {}  # noqa: PLR2004 - as above
+        opened, closed, why, iteration, turns = run
+        doubted = states.get("unknown", 0)
+        return Standing(
+            Totals(*scope), states.get("reserved", 0), doubted, iteration, turns, amended, opened, closed, why or ""
+        )
+
+    return _read(path, ask)
+
+
+def _read(path: str | os.PathLike[str], ask: Callable[[sqlite3.Connection, int], T]) -> T | None:
+    """Ask a ledger something, given its version, in one read transaction; None where there is no ledger."""
     if not os.path.exists(path):
-        return []
+        return None
     connection = open_ledger(os.fspath(path), readonly=True)
     try:
-        rows = connection.execute(
-            f"SELECT {_TOTALS} FROM scope WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR name = ?2) "  # noqa: S608 - column names of our own class
-            "AND (?3 IS NULL OR month = ?3) ORDER BY id DESC LIMIT ?4",
-            (kind, name, month, limit),
-        ).fetchall()
+        connection.execute("BEGIN")
+        return ask(connection, int(connection.execute("PRAGMA user_version").fetchone()[0]))
     except sqlite3.Error as error:
         raise HostError(f"the ledger can't be read: {error}", where=os.fspath(path)) from None
     finally:
         connection.close()
-    return [Totals(*row) for row in rows]

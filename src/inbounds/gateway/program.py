@@ -23,9 +23,10 @@ from inbounds.gateway.emitter import Emitter
 from inbounds.gateway.exchange import Desk
 from inbounds.gateway.forward import Forwarder, ports
 from inbounds.gateway.lease import Lease
-from inbounds.gateway.ledger import Account, RunAccount, ScopeCap, open_ledger, transaction
+from inbounds.gateway.ledger import Account, RunAccount, ScopeCap
 from inbounds.gateway.prices import PriceBook
 from inbounds.gateway.rights import rights
+from inbounds.gateway.schema import open_ledger, transaction
 from inbounds.gateway.server import HEADER_BYTES_MAX, HEADERS_MAX, Gateway
 from inbounds.program import channel, entry
 from inbounds.program.inbox import Inbox
