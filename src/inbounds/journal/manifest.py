@@ -4,20 +4,34 @@ Pure: records in, plain data out, integers and strings only; the same journal al
 record says is "not observed", never empty. The agent's own words are kept apart, labelled, and prove nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from inbounds.contracts.canonical import canonical
 from inbounds.journal.chain import Record
-from inbounds.journal.tally import Calls, Denials, Progress, Written
+from inbounds.journal.tally import (
+    NOT_OBSERVED,
+    TEXT_MAX,
+    Calls,
+    Denials,
+    Legs,
+    Progress,
+    Read,
+    Written,
+    limits_of,
+    number,
+    text,
+    texts,
+)
 
-FORMAT = "inbounds-manifest/1"
-NOT_OBSERVED = "not observed"
+FORMAT = "inbounds-manifest/2"
 LABEL = "the agent's own words: untrusted, unverified, never evidence"
 
 # What a person or a program still reads; beyond it the journal itself is the list.
 SAID_MAX, SAID_CHARS, FINDINGS_MAX, REASONS_MAX = 50, 4_000, 500, 200
+# The last millisecond that a calendar here can name (year 9999); a time beyond it is no time.
+TIME_MAX_MS = 253_402_300_799_999
 
 _ACCEPTED = "run.accepted"
 
@@ -28,9 +42,12 @@ def derive(records: Iterable[Record]) -> dict[str, Any]:
     Accepts the journal of a run that has not ended: what is not there yet is "not observed".
     """
     manifest = _Manifest()
+    takers, head, count = manifest.takers, None, 0
     for record in records:
-        manifest.take(record)
-    return manifest.made()
+        for take in takers.get(record.kind, ()):
+            take(record)
+        head, count = record, count + 1
+    return manifest.made(head, count)
 
 
 def encode(manifest: dict[str, Any]) -> bytes:
@@ -39,159 +56,201 @@ def encode(manifest: dict[str, Any]) -> bytes:
 
 
 class _Manifest:
-    """What the pass over the records has gathered."""
+    """What the pass over the records gathers; `takers` are the functions that read a kind of record."""
 
     def __init__(self) -> None:
-        self.first: dict[str, dict[str, Any]] = {}  # kind -> data of its first record
-        self.at_ms: dict[str, int] = {}
-        self.head: Record | None = None
-        self.count = 0
-        self.calls, self.written = Calls(), Written()
-        self.progress, self.denials = Progress(), Denials()
-        self.lists: dict[str, list[dict[str, Any]]] = {}
+        self.accepted: dict[str, Any] = {}
+        self.preflight: dict[str, Any] | None = None
+        self.at_ms: int | str = NOT_OBSERVED
+        self.calls, self.written, self.read = Calls(), Written(), Read()
+        self.progress, self.denials, self.legs = Progress(), Denials(), Legs()
+        self.lists: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _LISTED}
         self.enforcement: dict[str, str] = {}
-        self.files_read: set[str] = set()
-        self.reads_observed = False
+        self.programs: dict[str, dict[str, str]] = {}
+        self.tools: dict[str, str] = {}
+        self.takers: dict[str, list[Callable[[Record], None]]] = {}
+        for counter in (self.calls, self.written, self.read, self.progress, self.denials, self.legs):
+            for kind, take in counter.TAKES.items():
+                self.takers.setdefault(kind, []).append(take.__get__(counter))
+        for kind in _LISTED:
+            self.takers.setdefault(kind, []).append(self._listed)
+        own = {
+            _ACCEPTED: self._accepted,
+            "preflight.finished": self._preflighted,
+            "jail.started": self._enforced,
+            "gateway.started": self._started,
+            "broker.started": self._started,
+            "verdict": self._judged_with,
+        }
+        for kind, mine in own.items():
+            self.takers.setdefault(kind, []).append(mine)
 
-    def take(self, record: Record) -> None:
-        kind, data = record.kind, record.data
-        self.head, self.count = record, self.count + 1
-        if kind not in self.first:
-            self.first[kind], self.at_ms[kind] = data, record.at_ms
-        self.calls.take(record)
-        self.written.take(record)
-        self.progress.take(record)
-        self.denials.take(record)
-        if kind in ("preflight.finished", "jail.started") and isinstance(data.get("enforcement"), dict):
-            self._enforced(data["enforcement"])
-        if kind == "files.read":  # hardened mode only: reported by the operating system
-            self.reads_observed = True
-            self.files_read.update(str(path) for path in data.get("paths", ()))
-        if kind in _LISTED:
-            listed = self.lists.setdefault(kind, [])
-            listed.append({"seq": record.seq, "at_ms": record.at_ms, **data})
+    def _accepted(self, record: Record) -> None:
+        if not self.accepted:
+            self.accepted, self.at_ms = record.data, record.at_ms
 
-    def _enforced(self, found: dict[str, Any]) -> None:
+    def _preflighted(self, record: Record) -> None:
+        self.preflight = record.data
+        self._enforced(record)
+
+    def _enforced(self, record: Record) -> None:
         # The weakest answer of the run stands: enforced in one jail and absent in the next is not enforced.
-        for mechanism, state in found.items():
-            before = self.enforcement.get(mechanism)
-            if before is None or before == "enforced":
+        found = record.data.get("enforcement")
+        for mechanism, state in found.items() if isinstance(found, dict) else ():
+            if self.enforcement.get(mechanism, "enforced") == "enforced":
                 self.enforcement[mechanism] = str(state)
 
-    def made(self) -> dict[str, Any]:
-        accepted = self.first.get(_ACCEPTED, {})
-        agent = accepted.get("agent") if isinstance(accepted.get("agent"), dict) else {}
-        versions = accepted.get("versions")
+    def _started(self, record: Record) -> None:
+        seal = record.data.get("seal")
+        if isinstance(seal, dict):
+            self.programs[record.kind.partition(".")[0]] = {str(name): str(state) for name, state in seal.items()}
+
+    def _judged_with(self, record: Record) -> None:
+        facts = record.data.get("facts")
+        if isinstance(facts, dict) and facts.get("version"):
+            self.tools[text(record.data, "judge")] = str(facts["version"])[:TEXT_MAX]
+
+    def _listed(self, record: Record) -> None:
+        shape = _LISTED[record.kind]
+        shaped = {name: read(record.data, name) for name, read in shape.items()}
+        self.lists[record.kind].append({**record.data, **shaped, "seq": record.seq, "at_ms": record.at_ms})
+
+    def made(self, head: Record | None, count: int) -> dict[str, Any]:
+        accepted, legs = self.accepted, self.legs
+        agent, versions = accepted.get("agent"), accepted.get("versions")
+        limits = accepted.get("limits") if legs.limits is None else legs.limits
+        budget = number(accepted, "budget_micro_usd")
+        if legs.limits is not None and number(legs.limits, "budget_micro_usd") != NOT_OBSERVED:
+            budget = number(legs.limits, "budget_micro_usd")
         return {
             "format": FORMAT,
-            "run": {
-                **_fields(accepted, "run_id", "thread", "mode", "operator"),
-                **self._times(),
+            "run": {**_fields(accepted, "run_id", "thread", "mode", "operator"), **self._times()},
+            "agent": {
+                **_fields(agent if isinstance(agent, dict) else {}, "name", "version", "sha256"),
+                **_fields(accepted, "model"),
             },
-            "agent": {**_fields(agent or {}, "name", "version", "sha256"), **_fields(accepted, "model")},
-            "requirements": accepted.get("requirements", NOT_OBSERVED),
-            "plan": {"id": accepted.get("plan_id", NOT_OBSERVED), "sha256": accepted.get("plan_sha256", NOT_OBSERVED)},
-            "hashes": _fields(accepted, "policy_sha256", "contract_sha256", "blast_radius_sha256"),
+            "requirements": _requirements(accepted.get("requirements")),
+            "plan": {"id": text(accepted, "plan_id"), "sha256": _digest(accepted, "plan_sha256")},
+            "hashes": {
+                name: _digest(accepted, name) for name in ("policy_sha256", "contract_sha256", "blast_radius_sha256")
+            },
             "source": _fields(accepted, "base_commit", "base_tree", "store", "branch"),
-            "limits": accepted.get("limits", NOT_OBSERVED),
-            "files_read": sorted(self.files_read) if self.reads_observed else NOT_OBSERVED,
+            "limits": limits_of(limits),
+            "amendments": legs.amendments,
+            "files_read": self.read.files(),
+            "files_read_more": self.read.more,
             "files_written": self.written.files(),
             "diff_summary": self.written.summary(),
             "external_calls": self.calls.hosts(),
             "model_refusals": self.calls.refusals(),
             "token_usage": self.calls.usage(),
             "tool_calls": self.calls.tools(),
-            "cost": self.calls.cost(accepted.get("budget_micro_usd", NOT_OBSERVED)),
+            "cost": self.calls.cost(budget),
             "progress": self.progress.iterations(),
             "preflight": self._preflight(),
-            "exit": self._exit(),
+            "exit": legs.leave(),
+            "legs": legs.all(),
+            "recoveries": legs.recoveries,
             "enforcement": self.enforcement or NOT_OBSERVED,
-            "versions": versions if isinstance(versions, dict) else NOT_OBSERVED,
+            "programs": self.programs or NOT_OBSERVED,
+            "versions": _versions(versions),
+            "judge_tools": self.tools,
             "denials": self.denials.groups(),
-            "verdicts": [_verdict(item) for item in self.lists.get("verdict", [])],
-            "commits": self.lists.get("commit.made", []),
-            "promotion": self.lists.get("promotion.decided", []),
-            "operator_decisions": self.lists.get("operator.decision", []),
-            "notices": self.lists.get("notice.sent", []),
+            "verdicts": [_verdict(item) for item in self.lists["verdict"]],
+            "commits": self.lists["commit.made"],
+            "promotion": self.lists["promotion.decided"],
+            "operator_decisions": self.lists["operator.decision"],
+            "notices": self.lists["notice.sent"],
             "agent_claims": {"label": LABEL, **self._said()},
-            "journal": self._journal(),
+            "journal": self._journal(head, count),
         }
 
     def _times(self) -> dict[str, Any]:
-        start, end = self.at_ms.get(_ACCEPTED), self.at_ms.get("run.finished")
-        return {
-            "started_at_ms": start if start is not None else NOT_OBSERVED,
-            "started_at": _iso(start),
-            "ended_at_ms": end if end is not None else NOT_OBSERVED,
-            "ended_at": _iso(end),
-        }
+        start, end = self.at_ms, self.legs.ended_at_ms
+        return {"started_at_ms": start, "started_at": _iso(start), "ended_at_ms": end, "ended_at": _iso(end)}
 
     def _preflight(self) -> dict[str, Any] | str:
-        data = self.first.get("preflight.finished")
+        data = self.preflight
         if data is None:
             return NOT_OBSERVED
+        ok, baseline = data.get("ok"), data.get("baseline")
         return {
-            **_fields(data, "ok", "level", "baseline"),
-            "reasons": [str(reason) for reason in data.get("reasons", [])][:REASONS_MAX],
-        }
-
-    def _exit(self) -> dict[str, Any]:
-        stop, finished = self.first.get("stop.decided", {}), self.first.get("run.finished", {})
-        return {
-            "condition": stop.get("why", NOT_OBSERVED),
-            "code": finished.get("code", stop.get("code", NOT_OBSERVED)),
-            "disposal": stop.get("disposal", NOT_OBSERVED),
-            "exit": finished.get("exit", NOT_OBSERVED),
-            "steps": self.lists.get("stop.step", []) or NOT_OBSERVED,
+            "ok": ok if type(ok) is bool else NOT_OBSERVED,
+            "level": number(data, "level"),
+            "baseline": baseline if isinstance(baseline, dict) else NOT_OBSERVED,
+            "reasons": texts(data.get("reasons"), REASONS_MAX),
         }
 
     def _said(self) -> dict[str, Any]:
-        said = self.lists.get("agent.said", [])
-        kept = [{"n": item.get("n", 0), "text": str(item.get("text", ""))[:SAID_CHARS]} for item in said[-SAID_MAX:]]
+        said = self.lists["agent.said"]
+        kept = [{"n": item["n"], "text": item["text"][:SAID_CHARS]} for item in said[-SAID_MAX:]]
         return {"said": kept, "left_out": len(said) - len(kept)}
 
-    def _journal(self) -> dict[str, Any]:
-        if self.head is None:
-            return {"seq": NOT_OBSERVED, "hash": NOT_OBSERVED, "records": 0, "recovered": []}
-        return {
-            "seq": self.head.seq,
-            "hash": self.head.hash,
-            "records": self.count,
-            "recovered": self.lists.get("journal.recovered", []),
-        }
+    def _journal(self, head: Record | None, count: int) -> dict[str, Any]:
+        key = text(self.accepted, "journal_key")
+        taken = [item for item in self.legs.recoveries if item["kind"] == "journal.recovered"]
+        if head is None:
+            return {"seq": NOT_OBSERVED, "hash": NOT_OBSERVED, "records": 0, "key": key, "recovered": taken}
+        return {"seq": head.seq, "hash": head.hash, "records": count, "key": key, "recovered": taken}
 
 
-_LISTED = frozenset(
-    {
-        "verdict",
-        "commit.made",
-        "promotion.decided",
-        "operator.decision",
-        "notice.sent",
-        "agent.said",
-        "stop.step",
-        "journal.recovered",
-    }
-)
+def _whole(data: dict[str, Any], name: str) -> int:
+    found = number(data, name)
+    return found if isinstance(found, int) else 0
 
 
-def _fields(data: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: data.get(name, NOT_OBSERVED) for name in names}
+def _true(data: dict[str, Any], name: str) -> bool:
+    return data.get(name) is True
+
+
+# Kinds that are listed one by one, with the fields that always stand in an entry and how each is read.
+_LISTED: dict[str, dict[str, Callable[[dict[str, Any], str], Any]]] = {
+    "verdict": {},
+    "agent.said": {"n": _whole, "text": text},
+    "commit.made": {"n": _whole, "commit": text, "tree": text, "branch": text},
+    "promotion.decided": {"target": text, "outcome": text, "commit": text},
+    "operator.decision": {"kind": text, "operator": text},
+    "notice.sent": {"channel": text, "ok": _true, "detail": text},
+}
+
+
+def _fields(data: dict[str, Any], *names: str) -> dict[str, str]:
+    return {name: text(data, name) for name in names}
+
+
+def _digest(data: dict[str, Any], name: str) -> str:
+    value = text(data, name)
+    return value if len(value) == 64 and not set(value) - set("0123456789abcdef") else NOT_OBSERVED  # noqa: PLR2004 - SHA-256
+
+
+def _requirements(value: Any) -> list[dict[str, str]] | str:
+    if not isinstance(value, list):
+        return NOT_OBSERVED
+    return [_fields(item, "id", "sha256", "owner") for item in value if isinstance(item, dict)]
+
+
+def _versions(value: Any) -> dict[str, str] | str:
+    if not isinstance(value, dict):
+        return NOT_OBSERVED
+    return {str(name): str(version)[:TEXT_MAX] for name, version in value.items()}
 
 
 def _verdict(item: dict[str, Any]) -> dict[str, Any]:
-    findings = item.get("findings", [])
-    kept = findings[:FINDINGS_MAX] if isinstance(findings, list) else []
+    findings = item.get("findings")
+    found = [finding for finding in findings if isinstance(finding, dict)] if isinstance(findings, list) else []
+    facts = item.get("facts")
     return {
-        **_fields(item, "seq", "n", "judge", "outcome", "summary"),
-        "findings": kept,
-        "facts": item.get("facts", {}),
-        "left_out": len(findings) - len(kept),
+        "seq": item["seq"],
+        "n": number(item, "n"),
+        **_fields(item, "judge", "outcome", "summary"),
+        "findings": found[:FINDINGS_MAX],
+        "facts": facts if isinstance(facts, dict) else {},
+        "left_out": max(0, len(found) - FINDINGS_MAX),
     }
 
 
-def _iso(at_ms: int | None) -> str:
-    if at_ms is None:
+def _iso(at_ms: int | str) -> str:
+    if not isinstance(at_ms, int) or at_ms > TIME_MAX_MS:
         return NOT_OBSERVED
     stamp = datetime.fromtimestamp(at_ms // 1_000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return f"{stamp}.{at_ms % 1_000:03d}Z"

@@ -1,9 +1,12 @@
-"""What the manifest counts: calls and money, files, progress, denials; each a small sum over records.
+"""What the manifest counts: calls and money, files, progress, denials, legs; each a small sum over records.
 
-Knows the vocabulary of the journal; reads no file and trusts no total that the agent could have named.
+Knows the vocabulary of the journal; reads no file and trusts no total that the agent could have named. `TAKES` says
+which kinds a counter reads: a record of any other kind costs it nothing.
 """
 
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from inbounds.journal.chain import Record
 
@@ -12,6 +15,16 @@ GROUPS_MAX = 1_000
 # Points of the spending curve: one pixel each on a phone.
 CURVE_MAX = 240
 TEXT_MAX = 500
+NOT_OBSERVED = "not observed"
+# As many files as a snapshot may list paths, times ten: a test run opens what it imports.
+READ_MAX = 20_000
+# A leg needs a person's signature: beyond a hundred nobody means it. Approvals a stop can ask for: contracts.conduct.
+LEGS_MAX, OPERATORS_MAX = 100, 10
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# Lengths of a git object id in hex, and the algorithm that each stands for (gitformat-hash-function-transition).
+OBJECT_FORMATS = {40: "git-sha1", 64: "git-sha256"}
+
+Take: TypeAlias = Callable[[Any, Record], None]
 
 KINDS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 CHANGES = {"A": "added", "M": "modified", "D": "deleted", "R": "renamed", "T": "type changed"}
@@ -19,8 +32,32 @@ CHANGES = {"A": "added", "M": "modified", "D": "deleted", "R": "renamed", "T": "
 
 def whole(data: dict[str, Any], key: str) -> int:
     """The integer under `key`, 0 if there is none."""
-    value = data.get(key, 0)
-    return value if type(value) is int else 0
+    value = data.get(key)
+    return value if type(value) is int and value > 0 else 0
+
+
+def text(data: Mapping[str, Any], key: str) -> str:
+    """The text under `key`, "not observed" if there is none."""
+    value = data.get(key)
+    return value if type(value) is str else NOT_OBSERVED
+
+
+def number(data: Mapping[str, Any], key: str) -> int | str:
+    """The non-negative integer under `key`, "not observed" if there is none."""
+    value = data.get(key)
+    return value if type(value) is int and value >= 0 else NOT_OBSERVED
+
+
+def texts(value: Any, most: int) -> list[str]:
+    """At most `most` texts of a list; [] for anything else."""
+    return [str(item) for item in value[:most]] if isinstance(value, (list, tuple)) else []
+
+
+def limits_of(value: Any) -> dict[str, int] | str:
+    """The integers of a table of limits, "not observed" where there is none."""
+    if not isinstance(value, dict):
+        return NOT_OBSERVED
+    return {str(name): limit for name, limit in value.items() if type(limit) is int}
 
 
 class Calls:
@@ -33,37 +70,53 @@ class Calls:
         self._refused: dict[tuple[str, str], int] = {}
         self._tools: dict[tuple[str, str], int] = {}
         self._from_replies = 0
-        self._curve: list[dict[str, int]] = []
+        self._curve: list[tuple[int, int]] = []
         self._spent = self._reserved = self._sum = 0
 
-    def take(self, record: Record) -> None:
-        """Count one record."""
+    def called(self, record: Record) -> None:
+        """Package index, paid interfaces: whatever else a door of ours let out."""
         data = record.data
-        if record.kind == "model.usage":
-            self._usage(record.at_ms, data)
-        elif record.kind == "external.call":  # package index, paid APIs: whatever else a door of ours lets out
-            self._host(str(data.get("host", "")), str(data.get("purpose", "")), data)
-        elif record.kind == "model.refused":
-            _add(self._refused, (str(data.get("reason", ""))[:TEXT_MAX], str(data.get("model", ""))[:TEXT_MAX]))
-        elif record.kind == "tool.called":
-            _add(self._tools, (str(data.get("tool", ""))[:TEXT_MAX], str(data.get("outcome", ""))[:TEXT_MAX]))
+        self._host(str(data.get("host", ""))[:TEXT_MAX], str(data.get("purpose", ""))[:TEXT_MAX], data)
 
-    def _usage(self, at_ms: int, data: dict[str, Any]) -> None:
-        model = self._models.setdefault(
-            str(data.get("model", "")), dict.fromkeys(("requests", "cost_micro_usd", *KINDS), 0)
-        )
+    def refused(self, record: Record) -> None:
+        """A model request that the gateway did not let out."""
+        data = record.data
+        _add(self._refused, (str(data.get("reason", ""))[:TEXT_MAX], str(data.get("model", ""))[:TEXT_MAX]))
+
+    def tool(self, record: Record) -> None:
+        """A call that reached the broker."""
+        data = record.data
+        _add(self._tools, (str(data.get("tool", ""))[:TEXT_MAX], str(data.get("outcome", ""))[:TEXT_MAX]))
+
+    def used(self, record: Record) -> None:
+        """A model request that was let out, settled by the provider's figures or charged at its bound."""
+        at_ms, data = record.at_ms, record.data
+        name = str(data.get("model", ""))[:TEXT_MAX]
+        model = self._models.get(name)
+        if model is None:
+            model = self._models[name] = dict.fromkeys(("requests", "charged_at_bound", "cost_micro_usd", *KINDS), 0)
         model["requests"] += 1
+        model["charged_at_bound"] += data.get("state") == "unknown"
         for key in ("cost_micro_usd", *KINDS):
             model[key] += whole(data, key)
-        self._host(str(data.get("host", "")), "model", data)
+        self._host(str(data.get("host", ""))[:TEXT_MAX], "model", data)
         self._from_replies += whole(data, "tool_calls")
         self._sum += whole(data, "cost_micro_usd")
         self._spent = max(self._spent, whole(data, "spent_micro_usd"))
         self._reserved = whole(data, "reserved_micro_usd")
-        self._curve.append({"at_ms": at_ms, "spent_micro_usd": self._spent})
+        self._curve.append((at_ms, self._spent))
+
+    TAKES: Mapping[str, Take] = {
+        "model.usage": used,
+        "external.call": called,
+        "model.refused": refused,
+        "tool.called": tool,
+    }
 
     def _host(self, host: str, purpose: str, data: dict[str, Any]) -> None:
-        entry = self._hosts.setdefault((host, purpose), {"requests": 0, "bytes_out": 0, "bytes_in": 0})
+        entry = self._hosts.get((host, purpose))
+        if entry is None:
+            entry = self._hosts[(host, purpose)] = {"requests": 0, "bytes_out": 0, "bytes_in": 0}
         entry["requests"] += 1
         entry["bytes_out"] += whole(data, "bytes_out")
         entry["bytes_in"] += whole(data, "bytes_in")
@@ -78,7 +131,11 @@ class Calls:
         return [{"reason": reason, "model": model, "count": count} for (reason, model), count in found]
 
     def usage(self) -> list[dict[str, Any]]:
-        """Tokens by model and kind, from the providers' own usage fields."""
+        """Tokens by model and kind, from the providers' own usage fields.
+
+        `charged_at_bound` counts replies without figures that could be read: their cost is the request's bound, and
+        their tokens are in no sum.
+        """
         return [{"model": model, **sums} for model, sums in sorted(self._models.items())]
 
     def tools(self) -> dict[str, Any]:
@@ -92,15 +149,15 @@ class Calls:
     def cost(self, budget: int | str) -> dict[str, Any]:
         """Micro-dollars: the ledger's running total, the sum of the requests beside it, what is still reserved."""
         step = max(1, -(-len(self._curve) // CURVE_MAX))
-        curve = self._curve[::step]
-        if self._curve and curve[-1] is not self._curve[-1]:
-            curve = [*curve, self._curve[-1]]
+        points = self._curve[::step]
+        if self._curve and points[-1] != self._curve[-1]:
+            points = [*points, self._curve[-1]]
         return {
             "budget_micro_usd": budget,
             "spent_micro_usd": self._spent,
             "sum_of_requests_micro_usd": self._sum,
             "reserved_micro_usd": self._reserved,
-            "curve": curve,
+            "curve": [{"at_ms": at_ms, "spent_micro_usd": spent} for at_ms, spent in points],
         }
 
 
@@ -113,10 +170,8 @@ class Written:
         self._last: Record | None = None
         self._seen = False
 
-    def take(self, record: Record) -> None:
+    def snapshot(self, record: Record) -> None:
         """Take one snapshot's changes over; a path that a later snapshot no longer has was put back."""
-        if record.kind != "snapshot.taken":
-            return
         self._seen, self._last = True, record
         for entry in self._files.values():
             entry["in_result"] = False
@@ -127,35 +182,40 @@ class Written:
                 "old_path": str(change.get("old_path") or ""),
                 "old_mode": str(change.get("old_mode") or ""),
                 "new_mode": str(change.get("new_mode") or ""),
-                "blob": str(change.get("blob") or change.get("new_blob") or "not observed"),
+                "blob": str(change.get("blob") or NOT_OBSERVED),
+                "old_blob": str(change.get("old_blob") or NOT_OBSERVED),
+                "sha256": _sha256(change),
                 "iteration": whole(record.data, "n"),
                 "in_result": True,
             }
             self._files[entry["path"]] = entry
 
+    TAKES: Mapping[str, Take] = {"snapshot.taken": snapshot}
+
     def files(self) -> list[dict[str, Any]] | str:
         """Every path that any snapshot showed as changed; `in_result` false: changed once and put back."""
         if not self._seen:
-            return "not observed"
+            return NOT_OBSERVED
         return [self._files[path] for path in sorted(self._files)]
 
     def summary(self) -> dict[str, Any] | str:
         """The last snapshot in numbers; `complete` false means that something could not be read or listed."""
         if self._last is None:
-            return "not observed"
+            return NOT_OBSERVED
         data, counts = self._last.data, dict.fromkeys((*CHANGES.values(), "unknown"), 0)
         changes = _changes(self._last)
         for change in changes:
             counts[CHANGES.get(str(change.get("status", ""))[:1], "unknown")] += 1
         listed = "cut" not in data
         return {
-            "tree": str(data.get("tree", "not observed")),
+            "tree": text(data, "tree"),
+            "object_format": OBJECT_FORMATS.get(len(text(data, "tree")), NOT_OBSERVED),
             "files_changed": len(changes) if listed else whole(data, "changed"),
             "counts": {name.replace(" ", "_"): n for name, n in counts.items()},
             "complete": bool(data.get("complete", False)) and listed,
             "why": str(data.get("why", ""))[:TEXT_MAX],
-            "lines_added": data.get("lines_added", "not observed"),
-            "lines_removed": data.get("lines_removed", "not observed"),
+            "lines_added": number(data, "lines_added"),
+            "lines_removed": number(data, "lines_removed"),
         }
 
 
@@ -168,31 +228,36 @@ class Progress:
         self._spent = self._before = 0
         self._started = 0
 
-    def take(self, record: Record) -> None:
-        """Follow iterations and the money that they used."""
+    def started(self, record: Record) -> None:
+        """An iteration begins: time and money count from here."""
+        self._started, self._before = record.at_ms, self._spent
+
+    def used(self, record: Record) -> None:
+        """Follow the money."""
+        self._spent = max(self._spent, whole(record.data, "spent_micro_usd"))
+
+    def finished(self, record: Record) -> None:
+        """An iteration was judged."""
         data = record.data
-        if record.kind == "iteration.started":
-            self._started, self._before = record.at_ms, self._spent
-        elif record.kind == "model.usage":
-            self._spent = max(self._spent, whole(data, "spent_micro_usd"))
-        elif record.kind == "iteration.finished":
-            gained = data.get("newly_passing", [])
-            self._done.append(
-                {
-                    "n": whole(data, "n"),
-                    "failing_before": data.get("failing_before", "not observed"),
-                    "failing_after": data.get("failing_after", "not observed"),
-                    "newly_passing": [str(test) for test in gained][:GROUPS_MAX] if isinstance(gained, list) else [],
-                    "progress": bool(data.get("progress", False)),
-                    "score": data.get("score", "not observed"),
-                    "cost_micro_usd": self._spent - self._before,
-                    "ms": record.at_ms - self._started,
-                }
-            )
+        score = data.get("score")
+        self._done.append(
+            {
+                "n": whole(data, "n"),
+                "failing_before": number(data, "failing_before"),
+                "failing_after": number(data, "failing_after"),
+                "newly_passing": texts(data.get("newly_passing"), GROUPS_MAX),
+                "progress": data.get("progress") is True,
+                "score": score if type(score) is int else NOT_OBSERVED,
+                "cost_micro_usd": self._spent - self._before,
+                "ms": max(0, record.at_ms - self._started),
+            }
+        )
+
+    TAKES: Mapping[str, Take] = {"iteration.started": started, "model.usage": used, "iteration.finished": finished}
 
     def iterations(self) -> list[dict[str, Any]] | str:
         """One entry per finished iteration."""
-        return self._done or "not observed"
+        return self._done or NOT_OBSERVED
 
 
 class Denials:
@@ -205,8 +270,6 @@ class Denials:
 
     def take(self, record: Record) -> None:
         """Count one denial."""
-        if record.kind != "denial":
-            return
         data = record.data
         kind = str(data.get("kind") or data.get("what") or "")[:TEXT_MAX]
         key = (kind, str(data.get("detail", ""))[:TEXT_MAX])
@@ -217,11 +280,174 @@ class Denials:
             key, {"kind": key[0], "detail": key[1], "sensitive": False, "count": 0, "first_at_ms": record.at_ms}
         )
         entry["count"] += 1
-        entry["sensitive"] = entry["sensitive"] or bool(data.get("sensitive", False))
+        entry["sensitive"] = entry["sensitive"] or data.get("sensitive") is True
+
+    TAKES: Mapping[str, Take] = {"denial": take}
 
     def groups(self) -> dict[str, Any]:
         """In order of first appearance; `more` counts denials beyond the list."""
         return {"listed": list(self._groups.values()), "more": self._more}
+
+
+class Read:
+    """Files read, as the operating system reported them; nothing where nobody watched (H5)."""
+
+    def __init__(self) -> None:
+        """Start from nothing."""
+        self._files: dict[str, dict[str, Any]] = {}
+        self._observed = False
+        self._more = 0
+
+    def take(self, record: Record) -> None:
+        """Take over one report: `files` as objects with a path, or bare `paths`."""
+        self._observed = True
+        found = record.data.get("files")
+        files = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+        files += [{"path": path} for path in texts(record.data.get("paths"), READ_MAX)]
+        for item in files:
+            path = str(item.get("path", ""))
+            if path not in self._files and len(self._files) >= READ_MAX:
+                self._more += 1
+                continue
+            entry = self._files.setdefault(path, {"path": path, "blob": NOT_OBSERVED, "sha256": NOT_OBSERVED})
+            if item.get("blob"):
+                entry["blob"] = str(item["blob"])
+            entry["sha256"] = _sha256(item) if item.get("sha256") else entry["sha256"]
+
+    TAKES: Mapping[str, Take] = {"files.read": take}
+
+    def files(self) -> list[dict[str, Any]] | str:
+        """Every path once, in order of path."""
+        return [self._files[path] for path in sorted(self._files)] if self._observed else NOT_OBSERVED
+
+    @property
+    def more(self) -> int:
+        """Reports of paths beyond the list."""
+        return self._more
+
+
+class Legs:
+    """Every stop with what led on from it: a run that was re-authorized has more than one leg (E14)."""
+
+    def __init__(self) -> None:
+        """The first leg begins with the run."""
+        self._legs: list[dict[str, Any]] = [_leg(1, NOT_OBSERVED)]
+        self._steps: list[dict[str, Any]] = []
+        self.amendments: list[dict[str, Any]] = []
+        self.recoveries: list[dict[str, Any]] = []
+        self.limits: dict[str, Any] | None = None
+
+    def accepted(self, record: Record) -> None:
+        """The run, and its first leg, begin."""
+        if self._legs[0]["began_at_ms"] == NOT_OBSERVED:
+            self._legs[0]["began_at_ms"] = record.at_ms
+
+    def stopped(self, record: Record) -> None:
+        """The stop event; one that a recovery repeats is the same stop."""
+        leg, data = self._legs[-1], record.data
+        if leg["code"] == NOT_OBSERVED:
+            leg.update(
+                code=text(data, "code"),
+                condition=text(data, "why"),
+                disposal=text(data, "disposal"),
+                stopped_at_ms=record.at_ms,
+                stop_seq=record.seq,
+                stop_hash=record.hash,
+            )
+
+    def step(self, record: Record) -> None:
+        """One step of the stop sequence; those of the last leg are kept."""
+        data = record.data
+        self._steps.append(
+            {
+                "seq": record.seq,
+                "at_ms": record.at_ms,
+                "step": text(data, "step"),
+                "ok": data.get("ok") is True,
+                "detail": str(data.get("detail", ""))[:TEXT_MAX],
+            }
+        )
+
+    def finished(self, record: Record) -> None:
+        """The leg's end."""
+        leg = self._legs[-1]
+        leg.update(exit=number(record.data, "exit"), ended_at_ms=record.at_ms)
+        if type(record.data.get("code")) is str:
+            leg["code"] = record.data["code"]
+
+    def reauthorized(self, record: Record) -> None:
+        """People let the run go on: a new leg begins."""
+        data = record.data
+        if len(self._legs) >= LEGS_MAX:
+            return
+        self._legs[-1]["reauthorized"] = {
+            "seq": record.seq,
+            "at_ms": record.at_ms,
+            "operators": texts(data.get("operators"), OPERATORS_MAX),
+            "stop_hash": text(data, "stop_hash"),
+        }
+        self._legs.append(_leg(len(self._legs) + 1, record.at_ms))
+        self._steps = []
+
+    def amended(self, record: Record) -> None:
+        """The owner signed a new version of the limits (E8)."""
+        data = record.data
+        limits = data.get("limits")
+        if isinstance(limits, dict):
+            self.limits = limits
+        self.amendments.append(
+            {
+                "seq": record.seq,
+                "at_ms": record.at_ms,
+                "version": number(data, "version"),
+                "operator": text(data, "operator"),
+                "limits": limits_of(limits),
+            }
+        )
+
+    def recovered(self, record: Record) -> None:
+        """Another writer or supervisor took over from one that had died."""
+        detail = {key: value for key, value in record.data.items() if type(value) in (int, str, bool)}
+        self.recoveries.append({"seq": record.seq, "at_ms": record.at_ms, "kind": record.kind, "detail": detail})
+
+    TAKES: Mapping[str, Take] = {
+        "run.accepted": accepted,
+        "stop.decided": stopped,
+        "stop.step": step,
+        "run.finished": finished,
+        "run.reauthorized": reauthorized,
+        "contract.amended": amended,
+        "run.recovered": recovered,
+        "journal.recovered": recovered,
+    }
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every leg, oldest first."""
+        return self._legs
+
+    def leave(self) -> dict[str, Any]:
+        """How the last leg ended (H12, H13)."""
+        leg = self._legs[-1]
+        return {
+            **{key: leg[key] for key in ("condition", "code", "disposal", "exit")},
+            "steps": self._steps or NOT_OBSERVED,
+        }
+
+    @property
+    def ended_at_ms(self) -> int | str:
+        """When the last leg ended, "not observed" while the run goes on."""
+        ended = self._legs[-1]["ended_at_ms"]
+        return ended if type(ended) is int else NOT_OBSERVED
+
+
+def _leg(n: int, began_at_ms: int | str) -> dict[str, Any]:
+    keys = ("code", "condition", "disposal", "stopped_at_ms", "stop_seq", "stop_hash", "exit", "ended_at_ms")
+    return {"leg": n, "began_at_ms": began_at_ms, **dict.fromkeys((*keys, "reauthorized"), NOT_OBSERVED)}
+
+
+def _sha256(item: Mapping[str, Any]) -> str:
+    value = item.get("sha256")
+    return value if isinstance(value, str) and _SHA256.fullmatch(value) else NOT_OBSERVED
 
 
 def _changes(record: Record) -> list[dict[str, Any]]:
