@@ -41,13 +41,13 @@ def derive(records: Iterable[Record]) -> dict[str, Any]:
 
     Accepts the journal of a run that has not ended: what is not there yet is "not observed".
     """
-    manifest = _Manifest()
+    manifest = Derivation()
     takers, head, count = manifest.takers, None, 0
     for record in records:
-        for take in takers.get(record.kind, ()):
-            take(record)
+        if record.kind in takers:
+            manifest.take(record)
         head, count = record, count + 1
-    return manifest.made(head, count)
+    return manifest.made(head.seq if head else None, head.hash if head else "", count)
 
 
 def encode(manifest: dict[str, Any]) -> bytes:
@@ -55,15 +55,19 @@ def encode(manifest: dict[str, Any]) -> bytes:
     return canonical(manifest) + b"\n"
 
 
-class _Manifest:
-    """What the pass over the records gathers; `takers` are the functions that read a kind of record."""
+class Derivation:
+    """The pass over the records, for a reader that goes over them itself: `take` those of `KINDS`, then `made`.
+
+    `takers` are the functions that read a kind of record.
+    """
 
     def __init__(self) -> None:
+        """Start from nothing."""
         self.accepted: dict[str, Any] = {}
         self.preflight: dict[str, Any] | None = None
         self.at_ms: int | str = NOT_OBSERVED
         self.calls, self.written, self.read = Calls(), Written(), Read()
-        self.progress, self.denials, self.legs = Progress(), Denials(), Legs()
+        self.progress, self.denials, self.legs = Progress(self.calls), Denials(), Legs()
         self.lists: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _LISTED}
         self.enforcement: dict[str, str] = {}
         self.programs: dict[str, dict[str, str]] = {}
@@ -85,6 +89,11 @@ class _Manifest:
         for kind, mine in own.items():
             self.takers.setdefault(kind, []).append(mine)
 
+    def take(self, record: Record) -> None:
+        """Count one record; one of a kind outside `KINDS` changes nothing."""
+        for take in self.takers.get(record.kind, ()):
+            take(record)
+
     def _accepted(self, record: Record) -> None:
         if not self.accepted:
             self.accepted, self.at_ms = record.data, record.at_ms
@@ -96,6 +105,8 @@ class _Manifest:
     def _enforced(self, record: Record) -> None:
         # The weakest answer of the run stands: enforced in one jail and absent in the next is not enforced.
         found = record.data.get("enforcement")
+        if found == self.enforcement:
+            return
         for mechanism, state in found.items() if isinstance(found, dict) else ():
             if self.enforcement.get(mechanism, "enforced") == "enforced":
                 self.enforcement[mechanism] = str(state)
@@ -115,7 +126,8 @@ class _Manifest:
         shaped = {name: read(record.data, name) for name, read in shape.items()}
         self.lists[record.kind].append({**record.data, **shaped, "seq": record.seq, "at_ms": record.at_ms})
 
-    def made(self, head: Record | None, count: int) -> dict[str, Any]:
+    def made(self, seq: int | None, head: str, count: int) -> dict[str, Any]:
+        """The manifest, with the journal's head (its last record's seq, None for none, and hash) and length."""
         accepted, legs = self.accepted, self.legs
         agent, versions = accepted.get("agent"), accepted.get("versions")
         limits = accepted.get("limits") if legs.limits is None else legs.limits
@@ -162,7 +174,7 @@ class _Manifest:
             "operator_decisions": self.lists["operator.decision"],
             "notices": self.lists["notice.sent"],
             "agent_claims": {"label": LABEL, **self._said()},
-            "journal": self._journal(head, count),
+            "journal": self._journal(seq, head, count),
         }
 
     def _times(self) -> dict[str, Any]:
@@ -186,12 +198,14 @@ class _Manifest:
         kept = [{"n": item["n"], "text": item["text"][:SAID_CHARS]} for item in said[-SAID_MAX:]]
         return {"said": kept, "left_out": len(said) - len(kept)}
 
-    def _journal(self, head: Record | None, count: int) -> dict[str, Any]:
-        key = text(self.accepted, "journal_key")
-        taken = [item for item in self.legs.recoveries if item["kind"] == "journal.recovered"]
-        if head is None:
-            return {"seq": NOT_OBSERVED, "hash": NOT_OBSERVED, "records": 0, "key": key, "recovered": taken}
-        return {"seq": head.seq, "hash": head.hash, "records": count, "key": key, "recovered": taken}
+    def _journal(self, seq: int | None, head: str, count: int) -> dict[str, Any]:
+        return {
+            "seq": NOT_OBSERVED if seq is None else seq,
+            "hash": NOT_OBSERVED if seq is None else head,
+            "records": count,
+            "key": text(self.accepted, "journal_key"),
+            "recovered": [item for item in self.legs.recoveries if item["kind"] == "journal.recovered"],
+        }
 
 
 def _whole(data: dict[str, Any], name: str) -> int:
@@ -254,3 +268,7 @@ def _iso(at_ms: int | str) -> str:
         return NOT_OBSERVED
     stamp = datetime.fromtimestamp(at_ms // 1_000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return f"{stamp}.{at_ms % 1_000:03d}Z"
+
+
+# What a reader that is in a hurry must hand in: records of every other kind change no field but the journal's head.
+KINDS = frozenset(Derivation().takers)
