@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from inbounds.contracts.canonical import canonical
 from inbounds.contracts.units import INTEGER_MAX
@@ -26,11 +26,14 @@ DEPTH_MAX = 32  # nesting of data; far above every kind in the vocabulary, far b
 _TOO_DEEP = f"data is nested deeper than {DEPTH_MAX}"
 
 KIND = re.compile(r"[a-z][a-z_]{0,31}(?:\.[a-z][a-z_]{0,31})?")
-_HEAD = re.compile(r'\{"at_ms":(0|[1-9][0-9]{0,15}),"data":(?=\{)')
+_HEAD = re.compile(rb'\{"at_ms":(0|[1-9][0-9]{0,15}),"data":(?=\{)')
 _TAIL = re.compile(
     rb',"hash":"([^"]{64})","kind":"([a-z][a-z_]{0,31}(?:\.[a-z][a-z_]{0,31})?)",'
     rb'"prev":"([0-9a-f]{64})","seq":(0|[1-9][0-9]{0,15})\}'
 )
+# The first line of any format, as far as it tells which; it is short, because it says nothing else.
+_FIRST_LINE = re.compile(rb'\{"at_ms":[0-9]{1,16},"data":\{"version":([0-9]{1,9})\},')
+_FIRST_LINE_BYTES_MAX = 512
 _LONG_NUMBER = re.compile(r"[:,\[]-?[0-9]{16}")  # every number above 2^53 has this form; a string may have it too
 
 
@@ -65,6 +68,25 @@ class Record(NamedTuple):
     hash: str
 
 
+class Link(NamedTuple):
+    """A record whose hash was checked and whose data was not parsed; three times as fast to read as a `Record`."""
+
+    seq: int
+    at_ms: int
+    kind: str
+    body: bytes
+    prev: str
+    hash: str
+
+    def record(self, *, canonical_form: bool = False) -> Record:
+        """Parse the data as `decode` does; ChainError as there."""
+        data = _parsed(self.body, self.seq + 1, canonical_form)
+        return Record(self.seq, self.at_ms, self.kind, data, self.prev, self.hash)
+
+
+_Line = TypeVar("_Line", Record, Link)
+
+
 def encode(seq: int, at_ms: int, kind: str, data: dict[str, Any], prev: str) -> tuple[Record, bytes]:
     """Make the record and its line, newline included. TypeError or ValueError for data without a canonical form.
 
@@ -96,6 +118,12 @@ def decode(line: bytes, number: int = 0, *, canonical_form: bool = False) -> Rec
     `data` is byte for byte what `encode` writes, so that no two readers (doubled keys, escapes, numbers above 2^53)
     can see two records in it. The chain does not need that: a line that was written otherwise is found by its hash.
     """
+    seq, at_ms, kind, body, prev, digest = link(line, number)
+    return Record(seq, at_ms, kind, _parsed(body, number, canonical_form), prev, digest)
+
+
+def link(line: bytes, number: int = 0) -> Link:
+    """Check a line's outer form and its hash as `decode` does, and leave its data alone."""
     if len(line) > LINE_BYTES_MAX:
         raise ChainError("line too long", f"{len(line)} bytes, at most {LINE_BYTES_MAX}", number)
     start = line.rfind(b',"hash":"')
@@ -106,13 +134,10 @@ def decode(line: bytes, number: int = 0, *, canonical_form: bool = False) -> Rec
     found = hashlib.sha256(LEAF + line[:start] + line[start + 74 :]).hexdigest()  # 74: the `hash` member
     if found.encode() != stated:
         raise ChainError("edited", f"its hash is {found[:16]}…, it states {ascii(stated[:16])[2:-1]}…", number)
-    try:
-        at_ms, data, text = _body(line[:start].decode())
-    except (ValueError, RecursionError) as error:
-        raise ChainError("not a record", f"{type(error).__name__}: {error}"[:200], number) from None
-    if canonical_form and not _is_canonical(data, text):
-        raise ChainError("not canonical", "the line is not in RFC 8785 form", number)
-    return Record(int(seq), at_ms, kind.decode(), data, prev.decode(), found)
+    head = _HEAD.match(line)
+    if head is None or (at_ms := int(head[1])) > INTEGER_MAX:
+        raise ChainError("not a record", "the line does not begin as a journal record does", number)
+    return Link(int(seq), at_ms, kind.decode(), line[head.end() : start], prev.decode(), found)
 
 
 def records(path: Path, *, canonical_form: bool = False) -> Iterator[Record]:
@@ -120,6 +145,28 @@ def records(path: Path, *, canonical_form: bool = False) -> Iterator[Record]:
 
     An unfinished last line (no newline) raises ChainError "torn" after the whole ones were given.
     """
+    for number, line in _lines(path):
+        yield decode(line, number, canonical_form=canonical_form)
+
+
+def links(path: Path) -> Iterator[Link]:
+    """As `records`, without parsing what the records say."""
+    for number, line in _lines(path):
+        yield link(line, number)
+
+
+def stated_format(path: Path) -> int | None:
+    """The format that the first line claims, before anything is checked; None if it claims none.
+
+    For a better word than "edited" about the journal of another version.
+    """
+    with path.open("rb") as file:
+        line = file.readline(_FIRST_LINE_BYTES_MAX)
+    found = _FIRST_LINE.match(line)
+    return int(found[1]) if found else None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     with path.open("rb") as file:
         number = 0
         while line := file.readline(LINE_BYTES_MAX + 2):
@@ -130,10 +177,10 @@ def records(path: Path, *, canonical_form: bool = False) -> Iterator[Record]:
                 if len(line) > LINE_BYTES_MAX:
                     raise ChainError("line too long", f"more than {LINE_BYTES_MAX} bytes", number)
                 raise ChainError("torn", f"{len(line)} bytes without an end of line", number)
-            yield decode(line[:-1], number, canonical_form=canonical_form)
+            yield number, line[:-1]
 
 
-def linked(found: Iterator[Record]) -> Iterator[Record]:
+def linked(found: Iterator[_Line]) -> Iterator[_Line]:
     """Pass records on while each follows the one before it: seq, prev and time; ChainError names the first break."""
     seq, prev, at_ms = -1, GENESIS, 0
     for record in found:
@@ -148,19 +195,20 @@ def linked(found: Iterator[Record]) -> Iterator[Record]:
         yield record
 
 
-def _body(text: str) -> tuple[int, dict[str, Any], str]:
-    head = _HEAD.match(text)
-    if head is None:
-        raise ValueError("the line does not begin as a journal record does")
-    at_ms, start = int(head[1]), head.end()
-    data, end = _scan(text, start)
+def _parsed(body: bytes, number: int, canonical_form: bool) -> dict[str, Any]:
+    try:
+        text = body.decode()
+        data: dict[str, Any]
+        data, end = _scan(text)
+        if "[" in text or "{" in text[1:]:
+            _check_depth(data, text)
+    except (ValueError, RecursionError) as error:
+        raise ChainError("not a record", f"{type(error).__name__}: {error}"[:200], number) from None
     if end != len(text):
-        raise ValueError("data is not all that stands between at_ms and hash")
-    if text.count("{") + text.count("[") > DEPTH_MAX:
-        _check_depth(data)
-    if at_ms > INTEGER_MAX:
-        raise ValueError(f"{at_ms} is no time in milliseconds")
-    return at_ms, data, text[start:]
+        raise ChainError("not a record", "data is not all that stands between at_ms and hash", number)
+    if canonical_form and not _is_canonical(data, text):
+        raise ChainError("not canonical", "the line is not in RFC 8785 form", number)
+    return data
 
 
 def _head(at_ms: int, body: bytes) -> bytes:
@@ -204,7 +252,10 @@ def _plain(value: Any, depth: int) -> bool:
     return value is None or kind is bool or kind is str
 
 
-def _check_depth(data: dict[str, Any]) -> None:
+def _check_depth(data: dict[str, Any], text: str = "") -> None:
+    """ValueError if nested too deep; `text`, where there is one, shows most cases to be shallow by its brackets."""
+    if text and text.count("{") + text.count("[") <= DEPTH_MAX:
+        return
     level: list[Any] = [data]
     for _ in range(DEPTH_MAX):
         level = [
