@@ -88,7 +88,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
     from rich.text import Text
 
     from inbounds.console.plain import visible
-    from inbounds.console.terminal import money
+    from inbounds.console.sentences import money
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("what", "name", "month"):

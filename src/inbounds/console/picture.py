@@ -52,7 +52,7 @@ class Picture:
 
 def draw(manifest: dict[str, Any]) -> Picture | None:
     """From the manifest's progress and cost; None when no iteration finished."""
-    from inbounds.console.terminal import money
+    from inbounds.console.sentences import money
 
     progress = manifest["progress"] if isinstance(manifest["progress"], list) else []
     progress = [step for step in progress if type(step["failing_after"]) is int and type(step["failing_before"]) is int]

@@ -13,7 +13,8 @@ from typing import Any
 
 from inbounds.console import advice, diff, picture
 from inbounds.console.plain import visible
-from inbounds.console.terminal import event_line, label, money, ordered, summary_figures
+from inbounds.console.sentences import money
+from inbounds.console.terminal import event_line, label, ordered, summary_figures
 from inbounds.contracts.errors import HostError
 from inbounds.contracts.units import show_duration
 from inbounds.journal import chain, manifest

@@ -1,18 +1,27 @@
-"""What a run looks like in a terminal: the contract on one screen, a summary, one plain line per record.
+"""What a run looks like in a terminal: the contract on one screen, a summary, the lines of its timeline.
 
 Everything passes through `visible`. Rich is imported where it is used, so that `--help` stays fast.
 """
 
+import unicodedata
 from datetime import UTC, datetime
 from typing import Any
 
 from inbounds.console.advice import advise
 from inbounds.console.plain import visible
-from inbounds.contracts.units import show_duration, show_usd
+from inbounds.console.sentences import ASKED, DECIDED, EVIDENCE, REFUSED, SAID, SPENT, WRITTEN, money, sentence
+from inbounds.console.timeline import DAY_MS, Line
+from inbounds.contracts.units import show_duration
 from inbounds.journal.chain import Record
 
-LINE_CHARS_MAX = 400
+WORD_CHARS, SINCE_CHARS = 8, 8  # the longest category; "+1:02:31"
+INDENT = 8 + 1 + SINCE_CHARS + 2 + WORD_CHARS + 2  # of a sentence: time, since, category
+ROOM_MIN = 20  # columns left for text on the narrowest terminal; below, its own wrapping does it
 _TONES = {"good": "green", "warn": "yellow", "bad": "red"}
+_TONE_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
+_WORD_TONES = {
+    ASKED: "cyan", WRITTEN: "blue", REFUSED: "yellow", SPENT: "green", DECIDED: "bold", EVIDENCE: "dim", SAID: "dim",
+}  # fmt: skip
 _LABELS = {
     "can_write": "may write",
     "cannot_write": "may not write",
@@ -40,20 +49,96 @@ def ordered(blast: dict[str, Any]) -> list[tuple[str, Any]]:
     return sorted(once, key=lambda item: places.get(item[0], len(places)))
 
 
-def money(amount: object) -> str:
-    """Micro-dollars as dollars with at least cents; whatever is no integer as it is."""
-    return f"${show_usd(amount)}" if type(amount) is int else str(amount)
-
-
 def clock(at_ms: int) -> str:
-    """Unix milliseconds as UTC time of day."""
-    return datetime.fromtimestamp(at_ms // 1_000, UTC).strftime("%H:%M:%S")
+    """Unix milliseconds as UTC time of day; for any number, since a journal may state a time beyond every calendar."""
+    seconds = at_ms // 1_000 % 86_400
+    return f"{seconds // 3_600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def date(at_ms: int) -> str:
+    """Unix milliseconds as a UTC date."""
+    try:
+        return datetime.fromtimestamp(at_ms // 1_000, UTC).strftime("%Y-%m-%d")
+    except (ValueError, OverflowError, OSError):
+        return f"day {at_ms // DAY_MS} after 1970-01-01"
 
 
 def event_line(record: Record) -> str:
-    """One record as one line: time, kind, what it says; never more than LINE_CHARS_MAX characters."""
-    text = _SAYS[record.kind](record.data) if record.kind in _SAYS else _pairs(record.data)
-    return f"{clock(record.at_ms)}  {record.kind:<19} {visible(text, limit=LINE_CHARS_MAX)}".rstrip()
+    """One record as one line: time, category, sentence; as in a timeline, without what came before."""
+    word, text = sentence(record.kind, record.data)
+    return f"{clock(record.at_ms)}  {word:<{WORD_CHARS}}  {text}".rstrip()
+
+
+def timeline_line(line: Line, *, width: int = 0, color: bool = False, verbose: bool = False) -> str:
+    """One line of a timeline; wrapped under its sentence where `width` columns > 0, with newlines in it then.
+
+    Columns: UTC time of day, time since the start, category, sentence; `verbose` names the record before the sentence.
+    """
+    match line.shape:
+        case "day":
+            return _tinted(f"{date(line.at_ms)} UTC", "dim", color=color)
+        case "heading":
+            return "\n" + _tinted("\n".join(_wrapped(line.text, width, "── ", "   ")), "bold", color=color)
+        case "total" | "detail":
+            first = " " * INDENT + ("= " if line.shape == "total" else "> ")
+            return _tinted("\n".join(_wrapped(line.text, width, first, " " * (INDENT + 2))), "dim", color=color)
+        case _:
+            text = f"#{line.seq} {line.kind}: {line.text}" if verbose and line.kind else line.text
+            head = f"{clock(line.at_ms)} {_since(line.since_ms):>{SINCE_CHARS}}  "
+            rest = _wrapped(text, width, " " * INDENT, " " * INDENT)
+            body = "\n".join(rest)[INDENT:]
+            return (
+                head + _tinted(f"{line.word:<{WORD_CHARS}}", _WORD_TONES.get(line.word, ""), color=color) + "  " + body
+            )
+
+
+def _since(ms: int) -> str:
+    seconds = ms // 1_000
+    hours, minutes = seconds // 3_600, seconds // 60 % 60
+    return f"+{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"+{minutes}:{seconds % 60:02}"
+
+
+def _tinted(text: str, tone: str, *, color: bool) -> str:
+    """Text in a terminal's own colours; nothing at all where there are none."""
+    return f"\x1b[{_TONE_CODES[tone]}m{text}\x1b[0m" if color and tone else text
+
+
+def _wrapped(text: str, width: int, first: str, then: str) -> list[str]:
+    """Lines of at most `width` columns, broken at blanks where there are any; one line where `width` is 0."""
+    if width <= 0 or cells(first + text) <= width:
+        return [first + text]
+    room = max(ROOM_MIN, width - len(then))
+    lines, row = [], ""
+    for part in text.split(" "):
+        left = part
+        if row and cells(row) + 1 + cells(left) <= room:
+            row += " " + left
+            continue
+        if row:
+            lines.append(row)
+        while cells(left) > room:  # an id or a path that is longer than a line
+            cut = _fitting(left, room)
+            lines.append(left[:cut])
+            left = left[cut:]
+        row = left
+    return [(then if n else first) + line for n, line in enumerate([*lines, row] if row else lines)]
+
+
+def cells(text: str) -> int:
+    """How many columns a terminal gives to a text: two for wide characters, none for marks."""
+    if text.isascii():
+        return len(text)
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else unicodedata.combining(c) == 0 for c in text)
+
+
+def _fitting(text: str, room: int) -> int:
+    """How many characters of a text fit, at least one."""
+    used = 0
+    for n, char in enumerate(text):
+        used += cells(char)
+        if used > room:
+            return max(1, n)
+    return len(text)
 
 
 def contract_screen(contract: dict[str, Any], blast: dict[str, Any]) -> Any:
@@ -167,56 +252,3 @@ def _at_the_start(manifest: dict[str, Any]) -> str:
     baseline = preflight.get("baseline") if isinstance(preflight, dict) else None
     failing = baseline.get("failing") if isinstance(baseline, dict) else None
     return f"{len(failing)} at the start" if isinstance(failing, list) else "not observed"
-
-
-def _pairs(data: dict[str, Any]) -> str:
-    return " ".join(f"{key}={value}" for key, value in data.items() if not isinstance(value, (dict, list)))
-
-
-def _get(data: dict[str, Any], *keys: str) -> str:
-    return " ".join(str(data[key]) for key in keys if data.get(key) not in (None, ""))
-
-
-def _usage(data: dict[str, Any]) -> str:
-    tokens = f"{data.get('input_tokens', 0)} in, {data.get('output_tokens', 0)} out"
-    spent = money(data.get("spent_micro_usd", 0))
-    return f"{data.get('model', '')}: {tokens}, {money(data.get('cost_micro_usd', 0))} (run: {spent})"
-
-
-def _iteration(data: dict[str, Any]) -> str:
-    moved = "progress" if data.get("progress") else "no progress"
-    return f"{data.get('n')}: failing {data.get('failing_before')} → {data.get('failing_after')}, {moved}"
-
-
-def _preflight(data: dict[str, Any]) -> str:
-    reasons = "; ".join(str(reason) for reason in data.get("reasons", []))
-    return f"level {data.get('level')}, ready" if data.get("ok") else f"refused: {reasons}"
-
-
-def _promotion(data: dict[str, Any]) -> str:
-    reasons = "; ".join(str(reason) for reason in data.get("reasons", []))
-    return f"{data.get('target')}: {data.get('outcome')}" + (f" ({reasons})" if reasons else "")
-
-
-_SAYS: dict[str, Any] = {
-    "run.accepted": lambda d: f"{d.get('run_id')} {d.get('plan_id')} for {d.get('operator')}",
-    "preflight.finished": _preflight,
-    "iteration.started": lambda d: f"{d.get('n')}",
-    "iteration.finished": _iteration,
-    "jail.started": lambda d: _get(d, "role", "n"),
-    "jail.exited": lambda d: f"{d.get('role')} {d.get('n')}: {d.get('reason')} after {d.get('ms', 0)} ms",
-    "model.usage": _usage,
-    "model.refused": lambda d: _get(d, "status", "reason", "model", "detail"),
-    "denial": lambda d: ("SENSITIVE " if d.get("sensitive") else "") + _get(d, "kind", "what", "detail"),
-    "tool.called": lambda d: _get(d, "tool", "outcome"),
-    "snapshot.taken": lambda d: f"{d.get('n')}: {len(d.get('changes', []))} changes, tree {str(d.get('tree'))[:12]}",
-    "verdict": lambda d: f"{d.get('judge')}: {d.get('outcome')}, {d.get('summary')}",
-    "commit.made": lambda d: f"{str(d.get('commit'))[:12]} on {d.get('branch')}",
-    "stop.decided": lambda d: f"{d.get('code')}: {d.get('why')} ({d.get('disposal')})",
-    "stop.step": lambda d: f"{d.get('step')}: {'ok' if d.get('ok') else 'FAILED'} {d.get('detail', '')}",
-    "promotion.decided": _promotion,
-    "operator.decision": lambda d: _get(d, "kind", "operator"),
-    "notice.sent": lambda d: f"{d.get('channel')}: {'sent' if d.get('ok') else d.get('detail')}",
-    "agent.said": lambda d: f"(untrusted) {d.get('text')}",
-    "run.finished": lambda d: f"{d.get('code')}, exit {d.get('exit')}",
-}

@@ -4,8 +4,9 @@ After `halt` no further jail starts, whoever asks (E10). Composes nothing and ju
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from inbounds.contracts.errors import HostError
@@ -14,6 +15,9 @@ from inbounds.sandbox.jail import Jail, spawn
 from inbounds.sandbox.spec import JailExit, JailSpec
 
 Post = Callable[[str, Mapping[str, Any]], None]
+
+# What is recorded of a command: enough to see what ran; the whole of a prompt is kept elsewhere, by hash.
+ARGUMENTS_MAX, ARGUMENT_CHARS_MAX = 60, 300
 
 
 class HaltedError(HostError):
@@ -30,8 +34,8 @@ class Crew:
         self._jails: dict[Jail, str] = {}
         self._halted = False
 
-    def open(self, spec: JailSpec, scratch: Path) -> Jail:
-        """A jail that waits for its go; HaltedError after `halt`."""
+    def open(self, spec: JailSpec, scratch: Path, hidden: Mapping[str, str] = MappingProxyType({})) -> Jail:
+        """A jail that waits for its go; HaltedError after `halt`. `hidden`: text of its command -> what is recorded."""
         with self._lock:
             if self._halted:
                 raise HaltedError("the run is stopping", expected="no further jail")
@@ -40,7 +44,7 @@ class Crew:
             if self._post:  # before `halt` can go on: whoever halts has heard of every jail that started
                 enforcement = dict(jail.enforcement)
                 started = {"role": spec.role, "n": self._n(), "enforcement": enforcement, "argv0": spec.argv[0]}
-                self._post("jail.started", started)
+                self._post("jail.started", {**started, "command": _command(spec.argv, hidden)})
         return jail
 
     def finish(self, jail: Jail, after: Callable[[], None] | None = None) -> JailExit:
@@ -92,3 +96,15 @@ class Crew:
         for jail in chosen:
             jail.kill()
         return len(alive)
+
+
+def _command(argv: Sequence[str], hidden: Mapping[str, str]) -> list[str]:
+    """A command as the journal keeps it: secrets and long texts by their names, in bounds."""
+    shown = []
+    for argument in argv[:ARGUMENTS_MAX]:
+        for text, name in hidden.items():
+            argument = argument.replace(text, name) if text else argument  # noqa: PLW2901 - rewritten step by step
+        more = len(argument) - ARGUMENT_CHARS_MAX
+        shown.append(argument[:ARGUMENT_CHARS_MAX] + f"… ({more} more characters)" if more > 0 else argument)
+    more = len(argv) - ARGUMENTS_MAX
+    return [*shown, f"… ({more} more arguments)"] if more > 0 else shown
