@@ -3,6 +3,8 @@
 Nothing the agent says is believed: its exit and words are recorded, the tree is judged.
 """
 
+import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 from inbounds.agents.profile import AgentProfile, AgentTask, Install
 from inbounds.broker.control import BrokerProcess
 from inbounds.contracts.bound import Contract
+from inbounds.contracts.errors import HostError
 from inbounds.contracts.job import BROKER_PORT, GATEWAY_PORT, RESOLVER_PORT, WORK
 from inbounds.contracts.paths import joined
 from inbounds.gateway.control import GatewayProcess
@@ -48,14 +51,16 @@ class Coder:
         """Run the agent once; posts iteration.started, jail records, agent.said."""
         scratch = self.logs / f"agent-{n}"
         scratch.mkdir(mode=0o700, exist_ok=True)
-        jail = self.crew.open(self._spec(prompt, volume, deadline_ms), scratch)
+        asked = self._keep(n, prompt)
+        hidden = {self.token: "[token]", prompt: f"[{asked['prompt_file']}]"}
+        jail = self.crew.open(self._spec(prompt, volume, deadline_ms), scratch, hidden)
         names: set[str] = set()
         resolver = Resolver(jail.listeners["resolver"], lambda question: self._asked(question, names))
         try:
             self.gateway.begin_iteration(n)
             self.gateway.attach(jail.listeners["gateway"], ROLE)
             self.broker.attach(jail.listeners["broker"], ROLE)
-            self.post("iteration.started", {"n": n})
+            self.post("iteration.started", {"n": n, **asked})
             jail.go()
         except BaseException:
             jail.kill()
@@ -68,11 +73,29 @@ class Coder:
         if ended.detail:
             self.post("agent.ended", {"n": n, "detail": ended.detail})
 
+    def _keep(self, n: int, prompt: str) -> dict[str, str]:
+        """Keep what the agent is asked, on disk before it is asked: the journal has its hash (H15)."""
+        content = prompt.encode("utf-8", "backslashreplace")
+        stated = hashlib.sha256(content).hexdigest()
+        name = f"prompt-{n}.txt"
+        if (self.logs / name).exists():  # a leg that begins this iteration once more overwrites no evidence
+            name = f"prompt-{n}-{stated[:8]}.txt"
+        try:
+            fd = os.open(self.logs / name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(fd)
+        except OSError as error:
+            raise HostError(f"the prompt cannot be kept: {error.strerror}", where=str(self.logs / name)) from error
+        return {"prompt_sha256": stated, "prompt_file": name}
+
     def _words(self, n: int, scratch: Path) -> None:
         stdout = read_limited(scratch / "stdout", OUTPUT_BYTES_MAX) or b""
         stderr = read_limited(scratch / "stderr", OUTPUT_BYTES_MAX) or b""
         outcome = self.profile.read(stdout, stderr, 0)
-        self.post("agent.said", {"n": n, "text": outcome.said or outcome.detail, "ok": outcome.ok})
+        said = (outcome.said or outcome.detail).replace(self.token, "[token]")  # it has it, and may repeat it
+        self.post("agent.said", {"n": n, "text": said, "ok": outcome.ok})
 
     def _asked(self, question: Question, names: set[str]) -> None:
         """One denial a name and iteration: that both address families were asked for says nothing more."""
