@@ -67,7 +67,7 @@ def command(directory: Path, as_json: bool, yes: bool, detach: bool, **flags: An
     return follow(home, started, as_json=as_json)
 
 
-def follow(home: "Home", started: "Started", *, as_json: bool) -> int:
+def follow(home: "Home", started: "Started", *, as_json: bool, since: int = 0) -> int:
     """Print events until the run is over; the first Ctrl-C asks it to stop, and goes on showing."""
     from inbounds.console.terminal import event_line
     from inbounds.journal.chain import Record
@@ -75,7 +75,7 @@ def follow(home: "Home", started: "Started", *, as_json: bool) -> int:
     from inbounds.run import recovery
 
     with _interruptible(started):
-        for raw in following.follow(started.run_dir, lambda: started.process.poll() is None):
+        for raw in following.follow(started.run_dir, lambda: started.process.poll() is None, since=since):
             print(json.dumps(raw) if as_json else event_line(Record(**raw)), flush=True)
         started.process.wait()
     if recovery.phase(home, started.run_dir.name) != "finished":

@@ -129,6 +129,8 @@ class Finish:
     code: StopCode
 
 
+StopEffect: TypeAlias = CloseDoors | Freeze | RecordStop | Persist | Kill | Dispose | Finish
+
 Effect: TypeAlias = (
     RunPreflight
     | StartIteration
@@ -140,17 +142,11 @@ Effect: TypeAlias = (
     | Escalate
     | ApplyLimits
     | Reopen
-    | CloseDoors
-    | Freeze
-    | RecordStop
-    | Persist
-    | Kill
-    | Dispose
-    | Finish
+    | StopEffect
 )
 
 
-def stop_sequence(code: StopCode, why: str, disposal: Disposal, checkpoint: str) -> tuple[Effect, ...]:
+def stop_sequence(code: StopCode, why: str, disposal: Disposal, checkpoint: str) -> tuple[StopEffect, ...]:
     """The one way in which every run ends; `checkpoint` is the last tree to which no judge objected, "" the base."""
     return (
         CloseDoors(),

@@ -46,6 +46,7 @@ class Coder:
     decoys: Decoys
     logs: Path
     post: Post
+    say: Post
 
     def iterate(self, n: int, prompt: str, volume: Volume, deadline_ms: int) -> None:
         """Run the agent once; posts iteration.started, jail records, agent.said."""
@@ -60,7 +61,7 @@ class Coder:
             self.gateway.begin_iteration(n)
             self.gateway.attach(jail.listeners["gateway"], ROLE)
             self.broker.attach(jail.listeners["broker"], ROLE)
-            self.post("iteration.started", {"n": n, **asked})
+            self.say("iteration.started", {"n": n, **asked})
             jail.go()
         except BaseException:
             jail.kill()

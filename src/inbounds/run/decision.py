@@ -9,12 +9,13 @@ from typing import Any
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.canonical import canonical
 from inbounds.contracts.errors import HostError, OperatorError, RefusedError
-from inbounds.journal import sshsig
+from inbounds.journal import signing, sshsig
 from inbounds.journal.writer import Journal
-from inbounds.run import authorize, promotion, recovery, stopping
+from inbounds.run import authorize, promotion, reauthorize, recovery, stopping
 from inbounds.run.clock import now_ms
 from inbounds.run.home import Home
 from inbounds.run.launch import CONTRACT, JOURNAL, SETTINGS, read_contract
+from inbounds.run.replay import records
 from inbounds.store.descent import delete_tree, usage
 from inbounds.store.store import Store
 
@@ -28,7 +29,7 @@ def finished(home: Home, run_id: str) -> tuple[Path, Contract]:
         raise RefusedError(f"{run_id} is {phase}", expected="a run that is over", fix=f"inbounds stop {run_id}")
     run_dir = home.run(run_id)
     contract = read_contract(run_dir)
-    accepted = next((record for record in recovery.records(run_dir) if record.kind == "run.accepted"), None)
+    accepted = next((record for record in records(run_dir) if record.kind == "run.accepted"), None)
     if accepted is not None and accepted.data.get("contract_sha256") != contract.sha256():
         raise HostError(
             "the contract is not the one that was agreed on",
@@ -60,23 +61,7 @@ def approval(home: Home, run_id: str, note: str) -> dict[str, Any]:
 def reauthorization(home: Home, run_id: str, note: str) -> dict[str, Any]:
     """The statement that a resume signs, bound to the stop event's hash (E14)."""
     run_dir, contract = finished(home, run_id)
-    stop = next((r for r in recovery.records(run_dir) if r.kind == "stop.decided"), None)
-    if stop is None or stop.data["code"] == "DONE":
-        raise RefusedError(
-            f"{run_id} did not stop short: there is nothing to re-authorize", fix=f"inbounds review {run_id}"
-        )
-    found = promotion.standing(run_dir)
-    return {
-        "what": "resume",
-        "run_id": run_id,
-        "stop_code": str(stop.data["code"]),
-        "why": str(stop.data["why"]),
-        "stop_hash": stop.hash,
-        "commit": found.commit,
-        "branch": contract.branch,
-        "store": contract.store,
-        "note": note,
-    }
+    return reauthorize.statement(run_dir, contract, note)
 
 
 def sign(home: Home, run_id: str, statement: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +70,7 @@ def sign(home: Home, run_id: str, statement: dict[str, Any]) -> dict[str, Any]:
     name, key = authorize.me(contract.operator_keys)
     armored = sshsig.sign(key, canonical(statement), authorize.APPROVAL_NAMESPACE)
     kept = {"kind": statement["what"], "operator": name, "statement": statement, "signature": armored}
-    _append(run_dir, "operator.decision", kept)
+    append(home, run_id, "operator.decision", kept)
     return kept
 
 
@@ -93,7 +78,7 @@ def promote(home: Home, run_id: str, target: str) -> dict[str, Any]:
     """Ask the gate; the contract files that a person tightened since are not asked again."""
     run_dir, contract = finished(home, run_id)
     answer = promotion.promote(contract, run_dir, target, _signatures(run_dir, contract))
-    _append(run_dir, "promotion.decided", answer)
+    append(home, run_id, "promotion.decided", answer)
     return answer
 
 
@@ -103,7 +88,7 @@ def roll_back(home: Home, run_id: str) -> dict[str, Any]:
     landed = promotion.standing(run_dir).landed.get("development", "")
     tree = Store.open(contract.store).tree_of(landed) if landed else ""
     answer = promotion.roll_back(contract, run_dir, tree)
-    _append(run_dir, "promotion.decided", answer)
+    append(home, run_id, "promotion.decided", answer)
     return answer
 
 
@@ -125,13 +110,14 @@ def discard(home: Home, run_id: str, *, evidence: bool) -> dict[str, Any]:
             if old:
                 store.delete_ref(ref, old)
     freed = 0
-    places = [run_dir] if evidence else [run_dir / name for name in ("workspace", "quarantine", "jobs")]
+    places = [run_dir / name for name in ("workspace", "jobs")] + stopping.quarantines(run_dir)
+    places = [run_dir] if evidence else places
     for place in places:
         if place.exists():
             freed += usage(str(place)).bytes
             delete_tree(str(place))
     if not evidence and (run_dir / JOURNAL).exists():
-        _append(run_dir, "work.discarded", {"bytes": freed})
+        append(home, run_id, "work.discarded", {"bytes": freed})
     return {"run_id": run_id, "bytes": freed, "evidence": "deleted" if evidence else "kept"}
 
 
@@ -140,7 +126,7 @@ def _signatures(run_dir: Path, contract: Contract) -> tuple[str, ...]:
     found = promotion.standing(run_dir)
     wanted = {"what": "approve", "run_id": contract.run_id, "commit": found.commit, "tree": found.tree}
     kept: list[str] = []
-    for record in recovery.records(run_dir):
+    for record in records(run_dir):
         statement, armored = record.data.get("statement"), record.data.get("signature")
         if record.kind != "operator.decision" or not isinstance(statement, dict) or not isinstance(armored, str):
             continue
@@ -151,8 +137,10 @@ def _signatures(run_dir: Path, contract: Contract) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _append(run_dir: Path, kind: str, data: dict[str, Any]) -> None:
-    with Journal.open(run_dir / JOURNAL) as journal:
+def append(home: Home, run_id: str, kind: str, data: dict[str, Any]) -> None:
+    """One record behind a run's end, signed and anchored like those of its supervisor; manifest and report follow."""
+    run_dir = home.run(run_id)
+    with Journal.open(run_dir / JOURNAL, signer=signing.open_signer(home.keys)) as journal:
         journal.append(kind, data, now_ms(), sync=True)
     stopping.write_manifest(run_dir)
     trouble = stopping.write_report(run_dir)

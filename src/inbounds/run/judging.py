@@ -68,6 +68,16 @@ class Bench:
         self.output = _tail(result.stdout)
         return verdict
 
+    def take_up(self, tree: str) -> None:
+        """Begin behind `tree`, the run's last commit: a supervisor that is new to the run measures what stands (M6)."""
+        if tree == self.contract.base_tree:
+            return
+        tested = self.run_tests(tree)
+        self.failing = tuple(tested.verdict.facts.get("failing", ()))
+        self.output = tested.output
+        if tested.verdict.outcome is not Outcome.INCONCLUSIVE:
+            self.best = progress.best(self.start, _standing(tested.verdict.facts))
+
     def run_tests(self, tree: str) -> Tested:
         """The one controlled entry to the tests (C6): acceptance tests restored, tester's jail, cross-checked."""
         nonce = randomness.token_hex(16)

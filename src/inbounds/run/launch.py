@@ -18,6 +18,7 @@ import msgspec
 
 from inbounds.contracts.bound import Contract, decode
 from inbounds.contracts.errors import HostError, OperatorError
+from inbounds.journal import signing
 from inbounds.run.home import Home
 from inbounds.store.descent import delete_tree
 
@@ -87,25 +88,42 @@ def _encoded(settings: Mapping[str, Any]) -> bytes:
     return json.dumps(settings, sort_keys=True).encode()
 
 
-def start(home: Home, run_dir: Path, upstreams: bytes) -> Started:
-    """Start the supervisor; it lives on when this process ends. `upstreams` holds provider settings with keys."""
+def start(home: Home, run_dir: Path, upstreams: bytes, mode: str = "start") -> Started:
+    """Start the supervisor; it lives on when this process ends. `upstreams` holds provider settings with keys.
+
+    `mode` is start, recover or resume. The journal's signing key goes the same way, in a memory file of its own.
+    """
     keys_fd = _sealed(upstreams)
+    signing_fd = _sealed(signing.read_key(home.keys))
     try:
         with (run_dir / "logs" / LOG).open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "inbounds.run", str(run_dir), "--keys-fd", str(keys_fd)],
+                [
+                    sys.executable,
+                    "-I",
+                    "-m",
+                    "inbounds.run",
+                    str(run_dir),
+                    "--mode",
+                    mode,
+                    "--keys-fd",
+                    str(keys_fd),
+                    "--signing-fd",
+                    str(signing_fd),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=environment(home),
                 cwd="/",
-                pass_fds=(keys_fd,),
+                pass_fds=(keys_fd, signing_fd),
                 start_new_session=True,
             )
     except OSError as error:
         raise HostError(f"the supervisor cannot be started: {error.strerror}", where=str(run_dir)) from error
     finally:
         os.close(keys_fd)
+        os.close(signing_fd)
     return Started(run_dir, process)
 
 

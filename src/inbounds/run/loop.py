@@ -1,22 +1,25 @@
 """The run loop: take an event, ask the kernel, write the record, carry the effects out; nothing else.
 
 It knows neither jails nor gateways: a World carries effects out and posts what happens. The record is appended and
-synced before its effects begin (write-ahead): without its record nothing goes forward, but a stop always goes on.
+synced before its effects begin (write-ahead): without its record nothing goes forward, but a stop always goes on. An
+effect's name is its event's record and its place among the effects, "17.0"; what it leads to is recorded `by` that name.
 """
 
 import logging
 import queue
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from inbounds.contracts.errors import EXIT_HOST, HostError, InboundsError
 from inbounds.kernel.decide import decide
 from inbounds.kernel.effects import Effect, Finish
-from inbounds.kernel.events import Event, Failed, Finished, Tick, parse
+from inbounds.kernel.events import BY_KIND, Event, Failed, Finished, Tick, parse
 from inbounds.kernel.state import Phase, State
 
 TICK_S = 0.25  # how late a wall-clock stop may be
 QUEUE_MAX = 10_000  # events waiting; producers block beyond, so that a flood cannot eat memory
+SAID_S_MAX = 60.0  # a record that takes longer than this to reach the disk is a fault
 
 ENDING = frozenset({Phase.STOPPING, Phase.FINISHED})
 
@@ -25,42 +28,67 @@ log = logging.getLogger(__name__)
 Post = Callable[[str, Mapping[str, Any]], None]
 
 
+class Recorded(Protocol):
+    """What the journal made of a record."""
+
+    @property
+    def seq(self) -> int:
+        """Its place."""
+
+    @property
+    def hash(self) -> str:
+        """What later records are bound to."""
+
+
 class Journal(Protocol):
     """The one writer of a run's evidence."""
 
-    def append(self, kind: str, data: dict[str, Any], at_ms: int | None = None, *, sync: bool | None = None) -> object:
+    def append(
+        self, kind: str, data: dict[str, Any], at_ms: int | None = None, *, sync: bool | None = None
+    ) -> Recorded:
         """Append one record, on disk before this returns when `sync`."""
 
 
 class World(Protocol):
     """Everything outside: carries an effect out at once or starts it, and posts events."""
 
-    def perform(self, effect: Effect) -> None:
-        """Carry one effect out; whatever it raises becomes an event."""
+    def perform(self, effect: Effect, ref: str) -> None:
+        """Carry one effect out; whatever it raises becomes an event. Doing it twice is as good as once."""
 
 
 class Loop:
     """One run's events in order; `post` is safe from any thread."""
 
-    def __init__(self, journal: Journal, now_ms: Callable[[], int], state: State | None = None) -> None:
-        """`now_ms` gives Unix milliseconds; `state` is what a replayed journal says (recovery)."""
+    def __init__(self, journal: Journal, now_ms: Callable[[], int], state: State | None = None, at_ms: int = 0) -> None:
+        """`now_ms` gives Unix milliseconds; `state` is what a replayed journal says, `at_ms` its last record's time."""
         self.state = state or State()
         self._journal = journal
         self._now_ms = now_ms
-        self._events: queue.Queue[tuple[str, Mapping[str, Any]]] = queue.Queue(QUEUE_MAX)
+        self._events: queue.Queue[tuple[str, Mapping[str, Any], threading.Event | None]] = queue.Queue(QUEUE_MAX)
         self._world: World | None = None
-        self._at_ms = 0
+        self._at_ms = at_ms
+        self._by = ""
 
     def post(self, kind: str, data: Mapping[str, Any]) -> None:
         """Hand an event in; it is journalled and decided in the loop's own thread."""
-        self._events.put((kind, data))
+        self._events.put((kind, data, None))
+
+    def say(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Hand an event in and wait until it is on disk, before what it announces is done. Not for the loop's own thread.
+
+        HostError where it does not get there.
+        """
+        written = threading.Event()
+        self._events.put((kind, data, written))
+        if not written.wait(SAID_S_MAX):
+            raise HostError(f"{kind} was not written within {SAID_S_MAX:.0f} s")
 
     def record(self, kind: str, data: Mapping[str, Any]) -> None:
         """Journal and decide now; only from within `perform` in the loop's own thread.
 
         HostError during a stop when the record cannot be written; before that, the stop is what it leads to.
         """
-        fault = self._take(kind, data)
+        fault = self._take(kind, {**data, "by": self._by} if self._by else data)
         if fault and self.state.phase in ENDING:
             raise HostError(fault)
 
@@ -68,28 +96,32 @@ class Loop:
         """Take what has been posted until now; the stop sequence calls it once nothing posts any more."""
         while True:
             try:
-                kind, data = self._events.get_nowait()
+                kind, data, written = self._events.get_nowait()
             except queue.Empty:
                 return
             self._take(kind, data)
+            if written:
+                written.set()
 
     def run(self, world: World) -> State:
         """Until the run is finished; returns its last state."""
         self._world = world
         while self.state.phase is not Phase.FINISHED:
             try:
-                kind, data = self._events.get(timeout=TICK_S)
+                kind, data, written = self._events.get(timeout=TICK_S)
             except queue.Empty:
                 self._tick()
             else:
                 self._take(kind, data)
+                if written:
+                    written.set()
                 self._tick()
         return self.state
 
     def carry_on(self, world: World, effects: tuple[Effect, ...]) -> State:
         """Recovery within a stop: carry out what is left of its sequence, and take what is posted meanwhile."""
         self._world = world
-        self._perform(effects)
+        self._perform(effects, -1)
         self.drain()
         return self.state
 
@@ -104,43 +136,43 @@ class Loop:
             self._take(Tick.KIND, {})
 
     def _take(self, kind: str, data: Mapping[str, Any]) -> str:
-        """Decide, write, act; returns what kept the record from being written, "" if nothing did."""
-        at, before = self._now(), self.state
-        event, effects, fault = self._decided(kind, data, at)
+        """Write, decide, act; returns what kept the record from being written, "" if nothing did."""
+        at, ref, seq = self._now(), "", -1
+        fault = ""
         try:
-            self._journal.append(kind, dict(data), at, sync=bool(effects) or event is not None)
+            record = self._journal.append(kind, dict(data), at, sync=kind in BY_KIND)
+            ref, seq = record.hash, record.seq
         except Exception as error:
             fault = f"the record {kind} cannot be written: {_line(error)}"
             log.exception("%s", fault)
+        event, malformed = _parsed(kind, data, ref)
+        fault = fault or malformed
         if fault and self.state.phase not in ENDING:
-            self.state, effects = decide(before, Failed("host", fault), at)
-        self._perform(effects)
+            event = Failed("host", fault)
+        if event is not None:
+            self.state, effects = decide(self.state, event, at)
+            self._perform(effects, seq)
         return fault
 
-    def _decided(self, kind: str, data: Mapping[str, Any], at: int) -> tuple[Event | None, tuple[Effect, ...], str]:
-        try:
-            event = parse(kind, data)
-        except (KeyError, TypeError, ValueError) as error:
-            return None, (), f"a malformed record {kind}: {_line(error)}"
-        if event is None:
-            return None, (), ""
-        self.state, effects = decide(self.state, event, at)
-        return event, effects, ""
-
-    def _perform(self, effects: tuple[Effect, ...]) -> None:
+    def _perform(self, effects: tuple[Effect, ...], seq: int) -> None:
         """Carry out in order; a fault becomes a stop that replaces what was left, within a stop the rest goes on."""
         assert self._world is not None
-        for effect in effects:
+        outer, ending = self._by, self.state.phase in ENDING
+        for place, effect in enumerate(effects):
+            self._by = f"{seq}.{place}"
             try:
-                self._world.perform(effect)
+                self._world.perform(effect, self._by)
             except Exception as error:
                 name = type(effect).__name__
                 log.warning("%s failed: %s", name, _line(error), exc_info=True)
                 if self.state.phase not in ENDING:
                     part = "preflight" if self.state.phase is Phase.PREFLIGHT else "host"
                     self._take(Failed.KIND, {"part": part, "detail": _line(error)})
-                    return
+                    break
                 self._in_stop(effect, name, _line(error))
+            if self.state.phase in ENDING and not ending:
+                break  # what this effect led to was a stop: it has been carried out, and nothing comes after it
+        self._by = outer
 
     def _in_stop(self, effect: Effect, name: str, detail: str) -> None:
         if self.state.phase is Phase.FINISHED:
@@ -148,6 +180,13 @@ class Loop:
         self._take("effect.failed", {"effect": name, "detail": detail})
         if isinstance(effect, Finish):  # nobody else would end this run
             self._take(Finished.KIND, {"code": effect.code.value, "exit": EXIT_HOST})
+
+
+def _parsed(kind: str, data: Mapping[str, Any], ref: str) -> tuple[Event | None, str]:
+    try:
+        return parse(kind, data, ref), ""
+    except (KeyError, TypeError, ValueError) as error:
+        return None, f"a malformed record {kind}: {_line(error)}"
 
 
 def _line(error: Exception) -> str:

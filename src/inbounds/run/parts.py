@@ -5,11 +5,12 @@ Made lazily, so that recovery opens only what is left on disk. Each method is on
 
 import os
 import secrets
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from inbounds import __version__
 from inbounds.agents.profile import Install
@@ -18,18 +19,35 @@ from inbounds.broker.control import BrokerProcess
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.canonical import digest
 from inbounds.contracts.errors import HostError, InboundsError
-from inbounds.contracts.reasons import MEANING, Disposal, StopCode
+from inbounds.contracts.limits import Limits
+from inbounds.contracts.reasons import Disposal, StopCode
+from inbounds.contracts.units import show_duration
 from inbounds.gateway.control import GatewayProcess
-from inbounds.journal import chain
+from inbounds.gateway.ledger import standing
 from inbounds.judges.scope import shown
-from inbounds.kernel.events import Failed, Polled, SnapshotTaken
+from inbounds.kernel.events import Failed, OperatorStopped, Polled, SnapshotTaken
+from inbounds.kernel.state import Phase, State
 from inbounds.notify.notice import Message, Settings
 from inbounds.notify.tell import tell
-from inbounds.run import gate, judging, preflight, promotion, prompt, stopping, tools
+from inbounds.run import (
+    amending,
+    committing,
+    gate,
+    judging,
+    preflight,
+    promotion,
+    prompt,
+    replay,
+    requests,
+    stopping,
+    tools,
+)
+from inbounds.run.clock import now_ms
 from inbounds.run.coder import Coder
 from inbounds.run.crew import Crew
 from inbounds.run.home import Home
-from inbounds.run.launch import BLAST, CONTRACT, JOURNAL, SETTINGS
+from inbounds.run.launch import BLAST, CONTRACT, SETTINGS
+from inbounds.run.ports import Post
 from inbounds.sandbox.decoys import Decoys
 from inbounds.sandbox.identity import identity
 from inbounds.sandbox.volume import Volume
@@ -39,7 +57,6 @@ from inbounds.store.snapshot import Snapshot
 from inbounds.store.store import Store
 from inbounds.store.tree import Change
 
-Post = Callable[[str, Mapping[str, Any]], None]
 TOKEN_BYTES = 32
 DEADLINE_SLACK_MS = 2_000  # the kernel stops at the limit; the jail's own deadline is the second wall
 
@@ -48,15 +65,17 @@ class Parts:
     """Everything of one run besides the loop."""
 
     def __init__(
-        self, home: Home, run_dir: Path, contract: Contract, post: Post, n: Callable[[], int], keys_fd: int
-    ) -> None:
-        """Open the store only; the rest is made by preflight."""
-        self.home, self.run_dir, self.contract, self.post = home, run_dir, contract, post
+        self, home: Home, run_dir: Path, contract: Contract, *, post: Post, say: Post, state: Callable[[], State],
+        keys_fd: int, journal_key: str = "",
+    ) -> None:  # fmt: skip
+        """Open the store only; the rest is made by preflight or by reopening. `say` returns when it is on disk."""
+        self.home, self.run_dir, self.contract, self.post, self._say = home, run_dir, contract, post, say
         self.store = Store.open(contract.store)
         self.identity = identity(contract.run_id)
-        self.crew = Crew(self.identity, post, n)
-        self._n = n
-        self._keys_fd = keys_fd
+        self._state = state
+        self.crew = Crew(self.identity, post, self._n)
+        self._keys_fd, self._journal_key = keys_fd, journal_key
+        self.signalled = ""  # set by a signal handler, which may take no lock; read by `watch`
         self._settings = preflight.read_settings(run_dir / SETTINGS)
         self._token = secrets.token_urlsafe(TOKEN_BYTES)
         self._volume: Volume | None = None
@@ -66,7 +85,6 @@ class Parts:
         self._coder: Coder | None = None
         self._decoys: Decoys | None = None
         self._tools: tools.Tools | None = None
-        self._started = time.monotonic()
         self._left: Snapshot | None = None
         self._snapshot: Snapshot | None = None
         self._aside: tuple[str, ...] = ()
@@ -98,10 +116,27 @@ class Parts:
             "branch": contract.branch,
             "mode": "rootless",
             "limits": contract.limits,
+            "conduct": contract.conduct,
             "budget_micro_usd": contract.numbers().budget_micro_usd,
             "profile": contract.profile,
             "required_judges": list(judging.REQUIRED),
+            "journal_key": self._journal_key,
             "versions": {"inbounds": __version__},
+        }
+
+    def known(self) -> dict[str, Any]:
+        """run.recovered's data: what the ledger knows of the run, and what died."""
+        found = standing(self.home.ledger, self.contract.run_id)
+        if found is None:  # no gateway had been started
+            return {"spent_micro_usd": 0, "tokens": 0, "tool_calls": 0}
+        totals = found.totals
+        return {
+            "spent_micro_usd": totals.spent_micro_usd,
+            "tokens": totals.spent_tokens,
+            "tool_calls": totals.tool_calls,
+            "reserved_micro_usd": totals.reserved_micro_usd,
+            "open": found.open,
+            "in_doubt": found.in_doubt,
         }
 
     def preflight(self) -> None:
@@ -117,12 +152,29 @@ class Parts:
             preflight.budget(self.home, self.contract, found)
         self.post("preflight.finished", found.as_record())
 
+    def reopen(self, checkpoint: str, *, restore: bool) -> None:
+        """Take a run up again whose supervisor died or whose stop was re-authorized; posts run.reopened."""
+        found = preflight.Found()
+        preflight.host(self.contract, found)
+        preflight.agent(self.contract, self._settings, found)
+        tree = checkpoint or self.contract.base_tree
+        if found.ok:
+            self._clear()
+            self._open_parts(tree if restore else "")
+            preflight.baseline(self._the_bench(), found)
+        if found.ok:
+            self._the_bench().take_up(self._standing_tree())
+            if self._state().escalated_until_ms:
+                self._the_gateway().pause()
+        told = {"enforcement": found.enforcement, "level": found.level, "checkpoint": tree, "restored": restore}
+        self.post("run.reopened", {"ok": found.ok, "reasons": found.reasons, **told})
+
     def iterate(self, n: int) -> None:
         """Let the agent work once."""
         assert self._coder is not None
         assert self._volume is not None
         bench = self._the_bench()
-        left_ms = self.contract.numbers().wall_clock_ms - int((time.monotonic() - self._started) * 1000)
+        left_ms = self._limits().wall_clock_ms - (now_ms() - self._state().started_ms)
         text = prompt.compose(self.contract, n, bench.failing, bench.output if n > 1 else "")
         self._coder.iterate(n, text, self._volume, max(1, left_ms + DEADLINE_SLACK_MS))
 
@@ -140,6 +192,37 @@ class Parts:
         assert self._left is not None
         assert self._snapshot is not None
         self._the_bench().judge(n, self._left, self._snapshot, self.post)
+
+    def halt_agent(self) -> None:
+        """End the agent's jail; the iteration is judged on what stands."""
+        self.crew.kill("coder")
+
+    def commit(self, n: int, tree: str, head: tuple[int, str]) -> dict[str, Any]:
+        """Put the tree on the agent branch (K1, K6)."""
+        when = now_ms() // 1_000
+        made = committing.commit(self.store, self.contract, n=n, tree=tree, head=head, when=when)
+        return {"n": n, "commit": made, "tree": tree, "branch": self.contract.branch}
+
+    def slow_down(self, interval_ms: int, cpu_percent: int) -> dict[str, Any]:
+        """Requests keep an interval, the agent's processes get a share of a processor (E9)."""
+        self._the_gateway().pace(interval_ms)
+        done = self.crew.slow("coder", cpu_percent)
+        return {"interval_ms": interval_ms, "cpu_percent": cpu_percent, "cpu": done}
+
+    def escalate(self, why: str, until_ms: int) -> list[dict[str, Any]]:
+        """Pause the lease, and ask a person (G8)."""
+        self._the_gateway().pause()
+        left = show_duration(max(1, until_ms - now_ms()))
+        run_id = self.contract.run_id
+        return self._told("escalation", f"{why}; without an answer in {left} the run ends", f"inbounds amend {run_id}")
+
+    def apply_limits(self, limits: Limits, *, unpause: bool) -> None:
+        """Have the amended limits hold at the gateway from now on (E8)."""
+        if self._gateway is None:
+            return
+        self._gateway.amend(gate.caps(self.contract, limits))
+        if unpause:
+            self._gateway.unpause()
 
     def close_doors(self) -> str:
         """Stop, step 1."""
@@ -165,6 +248,10 @@ class Parts:
         result = replace(taken, changes=tuple(c for c in taken.changes if c.path not in self._aside))
         return self._record(self._n(), result), f"tree {taken.tree}"
 
+    def write_manifest(self) -> None:
+        """The manifest of the journal as it stands."""
+        stopping.write_manifest(self.run_dir)
+
     def survivors(self) -> str:
         """Stop, step 4: nothing of the run is alive; HostError if a process is."""
         if self.crew.halt():
@@ -178,7 +265,7 @@ class Parts:
             names = {Disposal.KEEP: "kept", Disposal.REVERT: "reverted", Disposal.QUARANTINE: "quarantined"}
             delete_tree(str(self.run_dir / "workspace"))  # half made, or half discarded, by a process that died
             return names[disposal], "there was no workspace"
-        return stopping.dispose(volume, disposal, self.run_dir, checkpoint)
+        return stopping.dispose(volume, disposal, self.run_dir, checkpoint or self.contract.base_tree)
 
     def stop_programs(self) -> None:
         """End gateway, broker and watchers; they are no part of the run's result."""
@@ -188,28 +275,43 @@ class Parts:
         if self._decoys is not None:
             self._decoys.close()
 
-    def promote(self) -> dict[str, Any]:
-        """Ask the gate to move `development` (K3)."""
-        return promotion.promote(self.contract, self.run_dir, "development")
+    def promote(self, *, again: bool) -> dict[str, Any] | None:
+        """Ask the gate to move `development` where policy lets it by itself (K3)."""
+        if not self.contract.promote_auto or promotion.standing(self.run_dir).landed:
+            return None
+        known = promotion.landed(self.contract, self.run_dir, "development") if again else None
+        return known or promotion.promote(self.contract, self.run_dir, "development")
 
     def tell(self, code: StopCode) -> list[dict[str, Any]]:
         """Tell a person over the channels that policy names."""
-        _, why = self.decided()
-        settings = Settings(desktop=self.contract.notify.desktop, webhook=self.contract.notify.webhook or "",
-                            env=dict(os.environ))  # fmt: skip
-        needs = (
-            "" if code is StopCode.DONE and self.contract.promote_auto else f"inbounds review {self.contract.run_id}"
-        )
-        message = Message(self.contract.run_id, code.value, why, str(self.run_dir / "report.html"), needs)
-        return [{"channel": n.channel, "ok": n.ok, "detail": n.detail} for n in tell(settings, message)]
+        done = code is StopCode.DONE and self.contract.promote_auto
+        return self._told(code.value, self._why(), "" if done else f"inbounds review {self.contract.run_id}")
+
+    def close(self) -> str:
+        """Manifest and report behind the last record."""
+        stopping.write_manifest(self.run_dir)
+        return stopping.write_report(self.run_dir)
 
     # -- watching
 
-    def poll(self) -> None:
+    def watch(self) -> None:
+        """What people ask for, whether the contract is what was signed, what the volume holds."""
+        if asked := requests.take_stop(self.run_dir):
+            self.post(OperatorStopped.KIND, asked)
+        if self.signalled:
+            self.post(OperatorStopped.KIND, {"who": "a signal", "why": self.signalled})
+            self.signalled = ""
+        if (statement := requests.take_amendment(self.run_dir)) is not None:
+            self.post(*amending.read(statement, self.contract, self._state().version))
+        if found := self._changed_contract():
+            self.post(Failed.KIND, {"part": "contract", "detail": found})
+        self._poll()
+
+    def _poll(self) -> None:
         """What workspace and jobs hold now (E7: polled, as rootless has no quota): a tester runs the same code."""
         if self._volume is None:
             return
-        limits = self.contract.numbers()
+        limits = self._limits()
         for measure in (self._volume.usage, lambda: descent.usage(str(self.run_dir / "jobs"))):
             try:
                 used = measure()
@@ -221,7 +323,7 @@ class Parts:
         if self._volume.stored > limits.disk_bytes:
             self.post(Polled.KIND, {"bytes": self._volume.stored, "inodes": 0})
 
-    def changed_contract(self) -> str:
+    def _changed_contract(self) -> str:
         """What was tampered with, or ""; the frozen contract is compared with what is in memory (E8)."""
         try:
             same = (self.run_dir / CONTRACT).read_bytes() == self.contract.encode()
@@ -229,23 +331,26 @@ class Parts:
             return f"{CONTRACT} cannot be read: {error.strerror}"
         return "" if same else f"{CONTRACT} is not what was signed"
 
-    def decided(self) -> tuple[StopCode, str]:
-        """The stop that the journal holds."""
-        for record in chain.records(self.run_dir / JOURNAL):
-            if record.kind == "stop.decided":
-                return StopCode(record.data["code"]), str(record.data["why"])
-        raise HostError("the journal holds no stop", where=str(self.run_dir / JOURNAL))
-
-    @staticmethod
-    def disposal(code: StopCode) -> Disposal:
-        """What becomes of the workspace for a code."""
-        return MEANING[code][0]
-
     # -- making
 
-    def _open_parts(self) -> None:
-        contract = self.contract
-        self._volume = preflight.volume(self.store, contract, self.run_dir, self.identity)
+    def _n(self) -> int:
+        return self._state().n
+
+    def _limits(self) -> Limits:
+        """The limits in force, amendments included."""
+        state = self._state()
+        return self.contract.numbers() if state.phase is Phase.NEW else state.limits
+
+    def _clear(self) -> None:
+        """Remove what a process that died left half done and nobody needs."""
+        for name in ("jobs", "decoys"):
+            delete_tree(str(self.run_dir / name))
+
+    def _open_parts(self, restore: str = "") -> None:
+        contract = msgspec.structs.replace(self.contract, limits=self._limits().as_json())
+        self._volume = self._a_volume()
+        if restore:
+            self._volume.restore(restore)
         self._decoys = Decoys(self.run_dir / "decoys", self.identity, self._decoy_opened)
         self._bench = preflight.bench(self.home, contract, self.store, self.run_dir, self.crew, self.identity)
         self._bench.decoys = {name: marker.encode() for name, marker in self._decoys.markers.items()}
@@ -271,7 +376,44 @@ class Parts:
             decoys=self._decoys,
             logs=self.run_dir / "logs",
             post=self.post,
+            say=self._say,
         )
+
+    def _a_volume(self) -> Volume:
+        """The workspace as it is found, or a new one of the base."""
+        found = self._found_volume()
+        if found is None:
+            delete_tree(str(self.run_dir / "workspace"))
+            return preflight.volume(self.store, self.contract, self.run_dir, self.identity)
+        if found.owner not in (None, self.identity.uid):
+            raise HostError(
+                f"the workspace belongs to user number {found.owner}, which another run has now",
+                where=self.contract.run_id,
+                fix="inbounds status; then again when that run is over",
+            )
+        return found
+
+    def _standing_tree(self) -> str:
+        """The last committed tree, or the base's."""
+        head = self.store.ref(f"refs/heads/{self.contract.branch}")
+        return self.store.tree_of(head) if head else self.contract.base_tree
+
+    def _the_gateway(self) -> GatewayProcess:
+        assert self._gateway is not None
+        return self._gateway
+
+    def _why(self) -> str:
+        found = ""
+        for record in replay.records(self.run_dir):
+            if record.kind == "stop.decided":
+                found = str(record.data["why"])
+        return found
+
+    def _told(self, what: str, why: str, needs: str) -> list[dict[str, Any]]:
+        settings = Settings(desktop=self.contract.notify.desktop, webhook=self.contract.notify.webhook or "",
+                            env=dict(os.environ))  # fmt: skip
+        message = Message(self.contract.run_id, what, why, str(self.run_dir / "report.html"), needs)
+        return [{"channel": n.channel, "ok": n.ok, "detail": n.detail} for n in tell(settings, message)]
 
     def _the_bench(self) -> judging.Bench:
         assert self._bench is not None
@@ -288,6 +430,7 @@ class Parts:
             "n": n,
             "tree": taken.tree,
             "changed": len(taken.changes),
+            "iteration_changed": len(self.store.diff(self._standing_tree(), taken.tree)),
             "changes": [_change(c) for c in taken.changes[: stopping.CHANGES_MAX]],
             "complete": taken.complete,
             "why": taken.why,

@@ -16,7 +16,7 @@ from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import HostError, RefusedError
 from inbounds.contracts.reasons import StopCode
 from inbounds.run.judging import REQUIRED
-from inbounds.run.recovery import records
+from inbounds.run.replay import records
 from inbounds.store.store import Store
 
 TIMEOUT_S = 120.0  # a merge of two trees and a few refs

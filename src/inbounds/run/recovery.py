@@ -1,7 +1,8 @@
 """What became of a run whose supervisor may be dead, and how it is brought to its end (E13, H15).
 
 A run is running while its journal's lock is held. Recovery takes the lock, replays the journal, and goes through the
-same stop sequence as every other cause, or through what was left of it; nothing resumes by itself (E14).
+same stop sequence as every other cause, or through what was left of it. That a run goes on instead is for
+`inbounds recover` (a supervisor that died, E16) and for a signature (a stop, E14): run/assemble.py.
 """
 
 import fcntl
@@ -9,7 +10,6 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,15 +18,12 @@ import msgspec
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.documents import Notify
 from inbounds.contracts.errors import HostError
-from inbounds.contracts.reasons import Disposal, StopCode
 from inbounds.journal import chain
 from inbounds.journal.verify import AFTERWARDS
-from inbounds.kernel.decide import decide
-from inbounds.kernel.effects import Effect, RecordStop, stop_sequence
-from inbounds.kernel.events import Failed, parse
-from inbounds.kernel.state import Phase, State
+from inbounds.kernel.events import Failed
 from inbounds.run.home import Home
 from inbounds.run.launch import CONTRACT, JOURNAL, LOG, SETTINGS, read_contract
+from inbounds.run.replay import records
 
 # Between the run's directory and the first record: the supervisor's own start, seconds on a loaded machine.
 START_GRACE_S = 20.0
@@ -74,56 +71,6 @@ def phase(home: Home, run_id: str) -> RunPhase:
     return "orphaned"
 
 
-def records(run_dir: Path) -> Iterator[chain.Record]:
-    """A journal's records; HostError where it does not hold (an unfinished last line is no record yet)."""
-    try:
-        yield from chain.linked(chain.records(run_dir / JOURNAL))
-    except chain.ChainError as error:
-        if error.rule == "torn":
-            return
-        raise HostError(
-            f"the journal does not hold: {error}",
-            where=str(run_dir / JOURNAL),
-            expected="an unbroken chain of records",
-            fix=f"inbounds verify {run_dir.name}",
-        ) from None
-    except FileNotFoundError:
-        raise HostError("the run has no journal", where=str(run_dir), fix="inbounds status") from None
-
-
-@dataclass(slots=True)
-class Replayed:
-    """What a journal says: the kernel's state, what is left of a stop that had begun, and the last commit's tree."""
-
-    state: State = field(default_factory=State)
-    stop: tuple[Effect, ...] = ()
-    done: dict[str, str] = field(default_factory=dict)
-    checkpoint: str = ""
-
-
-def replay(run_dir: Path) -> Replayed:
-    """Every record of the journal through the kernel again."""
-    found = Replayed()
-    for record in records(run_dir):
-        data = record.data
-        event = parse(record.kind, data)
-        if event is not None:
-            before = found.state.phase
-            found.state, effects = decide(found.state, event, record.at_ms)
-            if found.state.phase is Phase.STOPPING is not before:
-                found.stop = effects
-        if record.kind == "commit.made":
-            found.checkpoint = str(data["tree"])
-        elif record.kind == "stop.decided":
-            # It may stand there although no record led to it: a disk that was full for everything else.
-            stop = stop_sequence(StopCode(data["code"]), str(data["why"]), Disposal(data["disposal"]))
-            found.stop = tuple(effect for effect in stop if not isinstance(effect, RecordStop))
-            found.state = replace(found.state, phase=Phase.STOPPING)
-        elif record.kind == "stop.step" and data["ok"] is True:
-            found.done[str(data["step"])] = str(data["detail"])
-    return found
-
-
 def ending(home: Home, run_id: str) -> dict[str, str]:
     """How a run ended, from its journal: {"run_id", "code", "why"}; code is "" while it has not."""
     found = {"run_id": run_id, "code": "", "why": ""}
@@ -135,15 +82,23 @@ def ending(home: Home, run_id: str) -> dict[str, str]:
 
 def recover(home: Home, run_id: str) -> dict[str, str]:
     """End a run whose supervisor is dead, with STOP_HOST_FAILED unless a stop was decided already."""
-    from inbounds.run.supervisor import Supervisor
+    from inbounds.journal.signing import open_signer
+    from inbounds.run.assemble import CLOSED, assemble
 
+    run_dir = home.run(run_id)
+    contract, tampered = trusted(home, run_id)
+    part, detail = ("contract", tampered) if tampered else ("supervisor", _last_words(run_dir))
+    assembled = assemble(home, run_dir, contract, CLOSED, open_signer(home.keys))
+    assembled.finish(Failed.KIND, {"part": part, "detail": detail})
+    return ending(home, run_id)
+
+
+def trusted(home: Home, run_id: str) -> tuple[Contract, str]:
+    """A run's contract, and what was tampered with ("" for nothing); HostError where there is no contract."""
     run_dir = home.run(run_id)
     if not (run_dir / CONTRACT).exists() or not (run_dir / SETTINGS).exists():
         raise HostError(f"{run_id} has no contract: it never started", fix=f"inbounds discard {run_id}")
-    contract, tampered = _trusted(run_dir, read_contract(run_dir))
-    part, detail = ("contract", tampered) if tampered else ("supervisor", _last_words(run_dir))
-    Supervisor.recovering(home, run_dir, contract).finish(Failed.KIND, {"part": part, "detail": detail})
-    return ending(home, run_id)
+    return _trusted(run_dir, read_contract(run_dir))
 
 
 def _trusted(run_dir: Path, contract: Contract) -> tuple[Contract, str]:

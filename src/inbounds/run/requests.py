@@ -6,50 +6,86 @@ operator's own uid (and root) can ask. Knows nothing of what a request leads to.
 
 import json
 import os
+import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from inbounds.contracts.errors import HostError
 
 STOP = "stop.request"
+AMEND = "amend.request"
 BYTES_MAX = 64 << 10  # a reason is a sentence
 TEXT_MAX = 2_000
+WAKE = signal.SIGURG  # ignored by whoever does not listen for it, so that it can harm nobody
 
 
 def ask_stop(run_dir: Path, *, who: str, why: str) -> None:
     """Leave a stop request; written whole or not at all."""
-    text = json.dumps({"who": who[:TEXT_MAX], "why": why[:TEXT_MAX], "at_ms": time.time_ns() // 1_000_000})
-    temporary = run_dir / f".{STOP}.{os.getpid()}"
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(run_dir / STOP)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise HostError(
-            f"the request to stop cannot be written: {error.strerror}",
-            where=str(run_dir),
-            expected="room for a line",
-            fix=f"kill -TERM {_writer(run_dir)}",
-        ) from error
+    said = {"who": who[:TEXT_MAX], "why": why[:TEXT_MAX], "at_ms": time.time_ns() // 1_000_000}
+    _leave(run_dir, STOP, said, instead=f"kill -TERM {_writer(run_dir)}")
+
+
+def ask_amendment(run_dir: Path, statement: dict[str, Any], signature: str) -> None:
+    """Leave a signed amendment for the supervisor, which looks at the signature again."""
+    _leave(run_dir, AMEND, {"statement": statement, "signature": signature}, instead=f"df -h {run_dir}")
 
 
 def take_stop(run_dir: Path) -> dict[str, Any] | None:
     """The stop request, if there is one; it is removed, because the journal holds it from now on."""
-    path = run_dir / STOP
+    asked = _take(run_dir / STOP)
+    if asked is None:
+        return None
+    try:
+        return {"who": str(asked["who"])[:TEXT_MAX], "why": str(asked["why"])[:TEXT_MAX]}
+    except KeyError:  # whoever put it there wanted a stop
+        return {"who": "unknown", "why": "a stop request that could not be read"}
+
+
+def take_amendment(run_dir: Path) -> dict[str, Any] | None:
+    """A request to amend, if there is one, unread ({} for one that is no object); it is removed."""
+    return _take(run_dir / AMEND)
+
+
+def wake(run_dir: Path) -> None:
+    """Have the supervisor look now and not at its next tick; it looks anyway, so that nothing depends on this."""
+    pid = _writer(run_dir)
+    if pid.isdigit():
+        with suppress(OSError):  # it ended meanwhile: whoever asked will see
+            os.kill(int(pid), WAKE)
+
+
+def _leave(run_dir: Path, name: str, said: dict[str, Any], *, instead: str) -> None:
+    temporary = run_dir / f".{name}.{os.getpid()}"
+    try:
+        temporary.write_text(json.dumps(said), encoding="utf-8")
+        temporary.replace(run_dir / name)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise HostError(
+            f"the request cannot be written: {error.strerror}",
+            where=str(run_dir),
+            expected="room for a line",
+            fix=instead,
+        ) from error
+    wake(run_dir)
+
+
+def _take(path: Path) -> dict[str, Any] | None:
     try:
         with path.open("rb") as file:
             raw = file.read(BYTES_MAX)
         path.unlink(missing_ok=True)
     except FileNotFoundError:
         return None
-    except OSError as error:  # whoever put it there wanted a stop
-        return {"who": "unknown", "why": f"a stop request that could not be read: {error.strerror}"}
+    except OSError:
+        return {}
     try:
         asked = json.loads(raw)
-        return {"who": str(asked["who"])[:TEXT_MAX], "why": str(asked["why"])[:TEXT_MAX]}
-    except (ValueError, KeyError, TypeError):
-        return {"who": "unknown", "why": "a stop request that could not be read"}
+    except ValueError:
+        return {}
+    return asked if isinstance(asked, dict) else {}
 
 
 def _writer(run_dir: Path) -> str:

@@ -17,6 +17,7 @@ from inbounds.store.store import Store
 PATCH = "diff.patch"
 PATCH_BYTES_MAX = 8 << 20  # what a report can show; the trees themselves are in the store
 CHANGES_MAX = 2_000  # changes listed in one record; the tree itself is the whole truth
+LEGS_MAX = 1_000  # stops that people have looked at and signed for, each one
 AUTHOR = "inbounds <inbounds@localhost.invalid>"
 
 
@@ -40,8 +41,22 @@ def dispose(volume: Volume, disposal: Disposal, run_dir: Path, checkpoint: str) 
             volume.restore(checkpoint)
             return "reverted", f"the workspace is at tree {checkpoint}"
         case Disposal.QUARANTINE:
-            volume.quarantine(str(run_dir / "quarantine"))
+            volume.quarantine(str(_apart(volume, run_dir)))
             return "quarantined", "the workspace is kept apart, unreadable to others"
+
+
+def quarantines(run_dir: Path) -> list[Path]:
+    """What was set apart of this run, one directory a leg, oldest first."""
+    named = [run_dir / "quarantine", *(run_dir / f"quarantine-{leg}" for leg in range(2, LEGS_MAX))]
+    return [path for path in named if path.exists()]
+
+
+def _apart(volume: Volume, run_dir: Path) -> Path:
+    """Where this leg's workspace goes; behind a crash in the middle of it, where it has gone already."""
+    there = quarantines(run_dir)
+    if there and not volume.exists:
+        return there[-1]
+    return run_dir / (f"quarantine-{len(there) + 1}" if there else "quarantine")
 
 
 def write_manifest(run_dir: Path) -> Path:

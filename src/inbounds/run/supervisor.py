@@ -1,69 +1,63 @@
-"""The supervisor of one run: carries the kernel's effects out with jails, gateway, broker, judges and the store.
+"""The supervisor of one run: carries the kernel's effects out through its ports, and leads recovery to its end.
 
-It holds no provider key and moves no protected ref. Slow effects run in one worker thread that lives as long as this
-process (jails are bound to the thread that started them); the stop sequence runs in the loop's own thread.
+It holds no provider key and moves no protected ref; it knows neither jail nor gateway, only the ports. Slow effects go
+to the worker; the stop sequence runs in the loop's own thread.
 """
 
-import queue
-import threading
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 
-from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import EXIT_KEPT, EXIT_REFUSED, HostError, InboundsError
 from inbounds.contracts.reasons import Disposal, StopCode
-from inbounds.journal.writer import Journal
 from inbounds.kernel import effects
-from inbounds.kernel.events import Accepted, Failed, OperatorStopped, SnapshotTaken
+from inbounds.kernel.events import Accepted, Failed, SnapshotTaken
 from inbounds.kernel.state import Phase
-from inbounds.run import committing, promotion, recovery, requests, stopping
-from inbounds.run.clock import now_ms
-from inbounds.run.crew import HaltedError
-from inbounds.run.home import Home
-from inbounds.run.launch import JOURNAL, read_contract
 from inbounds.run.loop import Loop
-from inbounds.run.parts import Parts
+from inbounds.run.ports import Journal, Parts, Worker
+from inbounds.run.replay import Replayed
 
 WORKER_SECONDS_MAX = 20.0  # its jails are dead; what it still does is reading back files
-DISPOSED = ("kept", "reverted", "quarantined")
-POLL_S = 0.5  # how often the volume's size and a person's requests are looked at
+DISPOSED = {Disposal.KEEP: "kept", Disposal.REVERT: "reverted", Disposal.QUARANTINE: "quarantined"}
 
 
 class Supervisor:
-    """One run's effects; `starting` for a new run, `recovering` for one whose supervisor died."""
+    """One run's effects; the same for a new run, one that goes on, and one that is brought to its end."""
 
-    def __init__(self, home: Home, run_dir: Path, contract: Contract, keys_fd: int, *, recovers: bool = False) -> None:
-        """Use `starting` or `recovering`; the journal is replayed once it is locked and mended."""
-        self.home, self.run_dir, self.contract = home, run_dir, contract
-        self.journal = Journal.open(run_dir / JOURNAL)
-        if not recovers and self.journal.head[0] > 0:
-            self.journal.close()
-            raise HostError("this run was started before", where=str(run_dir), expected="a run of its own")
-        self._replayed = recovery.replay(run_dir)
-        self.loop = Loop(self.journal, now_ms, self._replayed.state)
-        self.parts = Parts(home, run_dir, contract, self.loop.post, lambda: self.loop.state.n, keys_fd)
-        self._work: queue.Queue[Callable[[], None] | None] = queue.Queue()
-        self._worker = threading.Thread(target=self._drain, name="worker", daemon=True)
-        self._over = threading.Event()
-        self._tree = self._replayed.checkpoint
-        self.signalled = ""  # set by a signal handler, which may take no lock; read by `_watch`
+    def __init__(self, journal: Journal, replayed: Replayed, now_ms: Callable[[], int]) -> None:
+        """`journal` is open for writing and `replayed` what it holds; `equip` before anything else is called."""
+        self.journal, self._replayed = journal, replayed
+        self.loop = Loop(journal, now_ms, replayed.state, replayed.at_ms)
+        self.parts: Parts
+        self.worker: Worker
 
-    @classmethod
-    def starting(cls, home: Home, run_dir: Path, keys_fd: int) -> "Supervisor":
-        """A run that was prepared and signed."""
-        return cls(home, run_dir, read_contract(run_dir), keys_fd)
+    def equip(self, parts: Parts, worker: Worker) -> None:
+        """The ports; they post through `post` and `say`."""
+        self.parts, self.worker = parts, worker
 
-    @classmethod
-    def recovering(cls, home: Home, run_dir: Path, contract: Contract) -> "Supervisor":
-        """A run whose supervisor is dead: its journal replayed, nothing started."""
-        return cls(home, run_dir, contract, -1, recovers=True)
+    def post(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Something happened; safe from any thread."""
+        self.loop.post(kind, self._by(data))
 
-    def run(self) -> int:
-        """The whole run; returns its exit code."""
-        self._worker.start()
-        threading.Thread(target=self._watch, name="watch", daemon=True).start()
-        self.loop.post("run.accepted", self.parts.accepted())
+    def say(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Something is about to be done: returns when that is on disk. Not for the loop's own thread."""
+        self.loop.say(kind, self._by(data))
+
+    def fault(self, error: Exception) -> None:
+        """Work that raised: an event like every other."""
+        detail = error.one_line() if isinstance(error, InboundsError) else f"{type(error).__name__}: {error}"
+        part = "preflight" if self.loop.state.phase is Phase.PREFLIGHT else "host"
+        self.post(Failed.KIND, {"part": part, "detail": detail})
+
+    def start(self) -> int:
+        """A new run, to its end; its exit code."""
+        self.worker.start()
+        self.loop.post(Accepted.KIND, self.parts.accepted())
+        return self._until_finished()
+
+    def go_on(self, kind: str, data: Mapping[str, Any]) -> int:
+        """Take a run up again with what allows it: run.recovered or run.reauthorized."""
+        self.worker.start()
+        self.loop.post(kind, data)
         return self._until_finished()
 
     def finish(self, kind: str, data: dict[str, Any]) -> int:
@@ -84,56 +78,59 @@ class Supervisor:
         self.loop.post(kind, data)
         return self._until_finished()
 
-    def perform(self, effect: effects.Effect) -> None:  # one arm per effect
+    def perform(self, effect: effects.Effect, ref: str) -> None:
         """World: carry one effect out, or hand it to the worker."""
         match effect:
             case effects.RunPreflight():
-                self._later(self.parts.preflight)
+                self.worker.put(ref, self.parts.preflight)
             case effects.StartIteration():
                 n = effect.n
-                self._later(lambda: self.parts.iterate(n))
-            case effects.HaltAgent():
-                self.parts.crew.kill("coder")
+                self.worker.put(ref, lambda: self.parts.iterate(n))
             case effects.TakeSnapshot():
                 n = effect.n
-                self._later(lambda: self.parts.snapshot(n))
+                self.worker.put(ref, lambda: self.parts.snapshot(n))
             case effects.Judge():
                 n = effect.n
-                self._later(lambda: self.parts.judge(n))
+                self.worker.put(ref, lambda: self.parts.judge(n))
+            case effects.Reopen():
+                tree, restore = effect.checkpoint, effect.restore
+                self.worker.put(ref, lambda: self.parts.reopen(tree, restore=restore))
+            case effects.HaltAgent():
+                self.parts.halt_agent()
             case effects.Commit():
-                self._commit(effect)
+                self.loop.record("commit.made", self.parts.commit(effect.n, effect.tree, self.journal.head))
+            case effects.SlowDown():
+                self.loop.record("run.slowed", self.parts.slow_down(effect.interval_ms, effect.cpu_percent))
+            case effects.Escalate():
+                self.loop.record("escalation.raised", {"why": effect.why, "until_ms": effect.until_ms})
+                self._tell(self.parts.escalate(effect.why, effect.until_ms))
+            case effects.ApplyLimits():
+                self.parts.apply_limits(effect.limits, unpause=effect.unpause)
+            case _:
+                self._stop(effect)
+
+    # -- the stop sequence, in the loop's own thread
+
+    def _stop(self, effect: effects.StopEffect) -> None:
+        match effect:
             case effects.CloseDoors():
                 self._step("lease_closed", self.parts.close_doors)
             case effects.Freeze():
                 self._step("frozen", self._halt)
             case effects.RecordStop():
-                stop = {"code": effect.code.value, "why": effect.why, "disposal": effect.disposal.value}
+                stop = {"code": effect.code.value, "why": effect.why, "disposal": effect.disposal.value,
+                        "checkpoint": effect.checkpoint}  # fmt: skip
                 self.loop.record("stop.decided", stop)
             case effects.Persist():
                 self._step("persisted", self._persist)
             case effects.Kill():
                 self._step("killed", self.parts.survivors)
             case effects.Dispose():
-                self._dispose(effect.disposal)
+                self._dispose(effect.disposal, effect.checkpoint)
             case effects.Finish():
                 self._finish(effect.code)
             case _:
                 assert_never(effect)
-
-    # -- effects in the loop's own thread
-
-    def _commit(self, effect: effects.Commit) -> None:
-        commit = committing.commit(
-            self.parts.store,
-            self.contract,
-            n=effect.n,
-            tree=effect.tree,
-            head=self.journal.head,
-            when=now_ms() // 1_000,
-        )
-        self._tree = effect.tree
-        made = {"n": effect.n, "commit": commit, "tree": effect.tree, "branch": self.contract.branch}
-        self.loop.record("commit.made", made)
 
     def _step(self, name: str, act: Callable[[], str]) -> None:
         try:
@@ -153,79 +150,50 @@ class Supervisor:
         record, detail = self.parts.persist()
         if record:
             self.loop.record(SnapshotTaken.KIND, record)
-        stopping.write_manifest(self.run_dir)
+        self.parts.write_manifest()
         return detail
 
-    def _dispose(self, disposal: Disposal) -> None:
-        done = next((name for name in DISPOSED if name in self._replayed.done), "")
+    def _dispose(self, disposal: Disposal, checkpoint: str) -> None:
+        done = next((name for name in DISPOSED.values() if name in self._replayed.done), "")
         if done:
             self.loop.record("stop.step", {"step": done, "ok": True, "detail": self._replayed.done[done]})
             return
         try:
-            name, detail = self.parts.dispose(disposal, self._tree or self.contract.base_tree)
+            name, detail = self.parts.dispose(disposal, checkpoint)
             ok = True
         except (InboundsError, OSError) as fault:
-            names = {Disposal.KEEP: "kept", Disposal.REVERT: "reverted", Disposal.QUARANTINE: "quarantined"}
-            name, ok, detail = names[disposal], False, str(fault)
+            name, ok, detail = DISPOSED[disposal], False, str(fault)
         self.loop.record("stop.step", {"step": name, "ok": ok, "detail": detail})
 
     def _finish(self, code: StopCode) -> None:
         self.parts.stop_programs()
-        self._work.put(None)
-        if self._worker.is_alive():
-            self._worker.join(WORKER_SECONDS_MAX)
+        self.worker.end(WORKER_SECONDS_MAX)
         self.loop.drain()
-        if code is StopCode.DONE and self.contract.promote_auto and not promotion.standing(self.run_dir).landed:
-            known = promotion.landed(self.contract, self.run_dir, "development") if self._replayed.done else None
-            self.loop.record("promotion.decided", known or self.parts.promote())
-        for notice in self.parts.tell(code):
-            self.loop.record("notice.sent", notice)
+        if code is StopCode.DONE and (landed := self.parts.promote(again=bool(self._replayed.done))):
+            self.loop.record("promotion.decided", landed)
+        self._tell(self.parts.tell(code))
         exit_code = EXIT_KEPT if code is StopCode.DONE else EXIT_REFUSED
         self.loop.record("run.finished", {"code": code.value, "exit": exit_code})
 
-    # -- threads
+    # -- the rest
 
-    def _later(self, work: Callable[[], None]) -> None:
-        self._work.put(work)
+    def _by(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        ref = self.worker.ref
+        return {**data, "by": ref} if ref else data
 
-    def _drain(self) -> None:
-        while (work := self._work.get()) is not None:
-            try:
-                work()
-            except HaltedError:
-                continue  # the run is stopping; what was asked for is moot
-            except InboundsError as fault:
-                part = "preflight" if self.loop.state.phase is Phase.PREFLIGHT else "host"
-                self.loop.post(Failed.KIND, {"part": part, "detail": fault.one_line()})
-            except Exception as fault:
-                self.loop.post(Failed.KIND, {"part": "host", "detail": f"{type(fault).__name__}: {fault}"})
-                raise
-
-    def _watch(self) -> None:
-        while not self._over.wait(POLL_S):
-            asked = requests.take_stop(self.run_dir)
-            if asked:
-                self.loop.post(OperatorStopped.KIND, asked)
-            if self.signalled:
-                self.loop.post(OperatorStopped.KIND, {"who": "a signal", "why": self.signalled})
-                self.signalled = ""
-            found = self.parts.changed_contract()
-            if found:
-                self.loop.post(Failed.KIND, {"part": "contract", "detail": found})
-            self.parts.poll()
+    def _tell(self, notices: Any) -> None:
+        for notice in notices:
+            self.loop.record("notice.sent", notice)
 
     def _until_finished(self) -> int:
         self.loop.run(self)
         return self._close()
 
     def _close(self) -> int:
-        self._over.set()
-        self._work.put(None)
+        self.worker.end(0)
         self.journal.sync()
-        stopping.write_manifest(self.run_dir)
-        trouble = stopping.write_report(self.run_dir)
+        trouble = self.parts.close()
         self.journal.close()
         if trouble:
-            raise HostError(trouble, where=str(self.run_dir))
-        code, _ = self.parts.decided()
-        return EXIT_KEPT if code is StopCode.DONE else EXIT_REFUSED
+            raise HostError(trouble)
+        return EXIT_KEPT if self.loop.state.stop_code == StopCode.DONE else EXIT_REFUSED

@@ -130,6 +130,16 @@ class Volume:
         """Repository paths in the thread that the run may not change; snapshots take them from the base."""
         return self._part.protected
 
+    @property
+    def exists(self) -> bool:
+        """Whether what the run may write is still in its place."""
+        return os.path.lexists(self._at("rw"))
+
+    @property
+    def owner(self) -> int | None:
+        """The user number that its files have, None where it is the caller's own."""
+        return self._owner.uid if self._owner else None
+
     def binds(self) -> tuple[Bind, ...]:
         """What a jail shows of the repository: the thread writable, interfaces and protected paths read-only."""
         shown = [path for path in (*self._interfaces, *self._part.protected) if os.path.lexists(self._at("ro", path))]
