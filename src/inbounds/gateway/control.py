@@ -12,11 +12,15 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from inbounds.contracts.errors import HostError
+from inbounds.contracts.errors import HostError, OperatorError
 from inbounds.gateway.config import GatewayConfig
 from inbounds.program.child import Child, Event
 
 ANSWER_SECONDS = 15
+PACE_MS_MAX = 600_000  # as pace.INTERVAL_MS_MAX, which lives with the event loop
+NOTE_CHARS_MAX = 8_192  # a signed checkpoint has a few hundred
+# Answers to one question each, told apart by its number; no events.
+ANSWERS = frozenset({"status", "paced", "paused", "amended", "anchored"})
 
 
 class GatewayProcess:
@@ -96,13 +100,56 @@ class GatewayProcess:
                 return True
             raise
 
+    def pace(self, interval_ms: int) -> None:
+        """From now on at least so long between the starts of two model requests (0: off); at most ten minutes.
+
+        Requests wait in line; one too many gets 429 with Retry-After. Not durable: a new gateway has to be told again.
+        """
+        if not 0 <= interval_ms <= PACE_MS_MAX:
+            raise OperatorError(f"a pace of {interval_ms} ms", expected=f"0 to {PACE_MS_MAX}")
+        self._numbered({"op": "pace", "interval_ms": interval_ms}, "paced")
+
+    def pause(self, why: str) -> None:
+        """Admit nothing from now on: 503 with Retry-After. The lease stays open; what is in flight goes on.
+
+        Not durable: a new gateway has to be told again.
+        """
+        self._numbered({"op": "pause", "why": why or "paused"}, "paused")
+
+    def unpause(self) -> None:
+        """Admit again."""
+        self._numbered({"op": "pause", "why": ""}, "paused")
+
+    def amend(self, **ceilings: int) -> Event:
+        """Raise or lower ceilings of the running lease (names of ledger.AMENDABLE, as in Caps); durable at once.
+
+        Returns {"caps": all six as they are in force now, "spent_micro_usd", "spent_tokens"}. A ceiling below what is
+        spent takes nothing back: no further request is admitted. A later gateway of this run has the amended ceilings,
+        whatever its configuration says. A lease that was closed stays closed. OperatorError where a value is none.
+        """
+        answer = self._numbered({"op": "amend", "ceilings": ceilings}, "amended")
+        if not answer["ok"]:
+            raise OperatorError(f"the lease can't be amended: {answer['why']}", where="inbounds.gateway")
+        return {name: answer[name] for name in ("caps", "spent_micro_usd", "spent_tokens")}
+
+    def anchor(self, *, seq: int, hash: str, size: int, root: str, note: str, at_ms: int) -> bool:  # noqa: A002 - the journal's own word
+        """Keep a journal's head in the ledger; True once it is durable. One that is there already is no error.
+
+        False where the ledger could not take it, or the gateway is gone: then there is one witness less.
+        """
+        if len(note) > NOTE_CHARS_MAX:
+            raise OperatorError(f"a note of {len(note)} characters", expected=f"at most {NOTE_CHARS_MAX}")
+        head = {"seq": seq, "hash": hash, "size": size, "root": root, "note": note, "at_ms": at_ms}
+        try:
+            return bool(self._numbered({"op": "anchor", "head": head}, "anchored")["ok"])
+        except HostError:
+            if self.gone:
+                return False
+            raise
+
     def status(self) -> Event:
         """The run's figures: settled, reserved, unknown, spent (micro-dollars), requests, tool_calls, turns, ..."""
-        number = next(self._numbers)
-        answer = self._ask({"op": "status", "id": number}, ("status", number))
-        if answer["event"] == "gone":
-            raise HostError("the gateway is gone", where="inbounds.gateway")
-        return answer
+        return self._numbered({"op": "status"}, "status")
 
     def events(self) -> Iterator[Event]:
         """Every event from now until the gateway is gone (that event included); for one reader, without a callback."""
@@ -119,6 +166,14 @@ class GatewayProcess:
         except HostError:
             if not self.gone:
                 raise
+
+    def _numbered(self, message: Event, kind: str) -> Event:
+        """Ask something that is answered by `kind` with the same number; HostError where the gateway is gone."""
+        number = next(self._numbers)
+        answer = self._ask({**message, "id": number}, (kind, number))
+        if answer["event"] == "gone":
+            raise HostError("the gateway is gone", where="inbounds.gateway")
+        return answer
 
     def _ask(self, message: Event, key: tuple[str, Any], descriptors: tuple[int, ...] = ()) -> Event:
         answers: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -142,10 +197,11 @@ class GatewayProcess:
     def _tell(self, event: Event) -> None:
         kind = event.get("event")
         for key, answers in list(self._waiting):
-            named = {"attached": event.get("role"), "attach_refused": event.get("role"), "status": event.get("id")}
+            named = {"attached": event.get("role"), "attach_refused": event.get("role")}
+            named |= dict.fromkeys(ANSWERS, event.get("id"))
             if kind == "gone" or (key[1] == named.get(str(kind)) and _answers(key[0], str(kind))):
                 answers.put(event)
-        if kind == "status":
+        if kind in ANSWERS:
             return
         if self._on_event is not None:
             self._on_event(event)

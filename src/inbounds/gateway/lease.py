@@ -9,16 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inbounds.gateway.config import Caps
+from inbounds.gateway.pace import Pace
 from inbounds.gateway.refusal import Refusal
 
 INFLIGHT_MAX = 64  # requests at once; agents run a handful of subagents
 DETAIL_CHARS_MAX = 300  # of what an agent sent, repeated in an event
+PAUSED_RETRY_SECONDS = 30  # a person is being asked: minutes, and agents give up after a handful of tries
 CLOSE_SECONDS = 10  # for those in flight to be charged after a close; they only have to write the ledger
 
 
 @dataclass(slots=True)
 class Lease:
-    """`closed` holds why; `tool_calls` is the run's total, `turns` this iteration's."""
+    """`closed` and `paused` hold why; `tool_calls` is the run's total, `turns` this iteration's."""
 
     caps: Caps
     emit: Callable[[dict[str, Any]], None]
@@ -27,6 +29,8 @@ class Lease:
     turns: int = 0
     iteration: int = 0
     closed: str = ""
+    paused: str = ""
+    pace: Pace = field(default_factory=Pace)
     _inflight: dict[int, Callable[[], Any]] = field(default_factory=dict)
     _next: int = 0
     _told: set[str] = field(default_factory=set)
@@ -46,6 +50,9 @@ class Lease:
                 "lease_closed",
                 f"this run was stopped ({self.closed}); no further request is accepted.",
             )
+        if self.paused:
+            why = f"this run is paused ({self.paused}); it may go on later."
+            return Refusal(503, "paused", why, retry_after_s=PAUSED_RETRY_SECONDS)
         if self.stalled():
             return Refusal(503, "busy", "the supervisor does not keep up with what happens here.", retry_after_s=10)
         if self.caps.tool_calls is not None and self.tool_calls > self.caps.tool_calls:
@@ -69,12 +76,27 @@ class Lease:
         )
 
     def begin(self, iteration: int) -> None:
-        """A new iteration begins: its turns start at zero."""
+        """An iteration begins: its turns start at zero, unless it is the one that an earlier gateway died in."""
+        if iteration == self.iteration:
+            return
         self.iteration, self.turns = iteration, 0
         self._told.discard("turns")
 
+    def pause(self, why: str) -> None:
+        """Admit nothing for now, without closing; "" goes on. What is in flight is not cut."""
+        self.paused = why
+        self.pace.wake()
+        self.settled()
+
+    def amend(self, caps: Caps) -> None:
+        """Other ceilings from now on. A closed lease stays closed; a raised ceiling can be exhausted again."""
+        self.caps = caps
+        self._told.clear()
+        self.settled()
+
     def tell_turns(self) -> None:
-        """One more model request was admitted (and counted in `turns`)."""
+        """One more model request was admitted (and counted in `turns`) and starts now."""
+        self.pace.begun()
         self.emit({"event": "turns", "n": self.iteration, "total": self.turns})
 
     def tell_refused(self, refusal: Refusal, model: str) -> None:
@@ -149,6 +171,7 @@ class Lease:
         self.emit({"event": "lease_closed", "why": self.closed, "inflight": len(self._inflight)})
         for abort in list(self._inflight.values()):
             abort()
+        self.pace.wake()
         self.settled()
 
     async def drained(self) -> bool:

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, tzinfo
 from typing import Any, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -17,13 +17,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from aiohttp import web
 
 from inbounds.contracts.errors import EXIT_HOST, InboundsError, OperatorError
+from inbounds.contracts.units import INTEGER_MAX
 from inbounds.gateway.clerk import Clerk, LedgerFailedError
 from inbounds.gateway.config import GatewayConfig
 from inbounds.gateway.emitter import Emitter
 from inbounds.gateway.exchange import Desk
 from inbounds.gateway.forward import Forwarder, ports
 from inbounds.gateway.lease import Lease
-from inbounds.gateway.ledger import Account, RunAccount, ScopeCap
+from inbounds.gateway.ledger import AMENDABLE, Account, Anchor, RunAccount, ScopeCap
+from inbounds.gateway.pace import INTERVAL_MS_MAX
 from inbounds.gateway.prices import PriceBook
 from inbounds.gateway.rights import rights
 from inbounds.gateway.schema import open_ledger, transaction
@@ -59,6 +61,16 @@ def account_of(config: GatewayConfig) -> RunAccount:
     return RunAccount(
         config.run_id, config.thread, config.requirements, config.organisation, config.zone, tuple(scopes)
     )
+
+
+def _anchor(head: dict[str, Any]) -> Anchor:
+    """A journal's head; checked before it is queued, as those who share a commit would fail with it."""
+    kinds = {"seq": int, "hash": str, "size": int, "root": str, "note": str, "at_ms": int}
+    if head.keys() != kinds.keys() or any(type(head[name]) is not kind for name, kind in kinds.items()):
+        raise OperatorError("no journal head", expected=", ".join(kinds), where="gateway anchors")
+    if not all(0 <= head[name] <= INTEGER_MAX for name in ("seq", "size", "at_ms")):
+        raise OperatorError("a journal head with impossible numbers", where="gateway anchors")
+    return Anchor(**head)
 
 
 class _Closed(asyncio.Protocol):
@@ -125,6 +137,50 @@ class Program:
         drained = await lease.drained()
         self.emitter.emit({"event": "lease_drained", "why": lease.closed, "ok": drained})
 
+    async def amend(self, number: int, ceilings: dict[str, Any]) -> None:
+        """Other ceilings for the running lease, kept before they bind; what is spent or reserved stays so."""
+        desk = self.gateway.desk
+        now = int(time.time() * 1000)
+        try:
+            if (
+                not ceilings
+                or not set(ceilings) <= set(AMENDABLE)
+                or not all(type(v) is int for v in ceilings.values())
+            ):
+                raise OperatorError("nothing that can be amended", expected=f"integers for {', '.join(AMENDABLE)}")
+            caps = replace(desk.lease.caps, **ceilings)
+            await desk.clerk.do(lambda: desk.account.amend(ceilings, now))
+        except (InboundsError, LedgerFailedError) as error:
+            self.emitter.emit({"event": "amended", "id": number, "ok": False, "why": str(error)})
+            return
+        desk.account.cap_run(caps.run_micro_usd, caps.run_tokens)
+        desk.lease.amend(caps)
+        totals = await desk.clerk.do(desk.account.totals)
+        facts = {name: getattr(caps, name) for name in AMENDABLE}
+        spent = {"spent_micro_usd": totals.spent_micro_usd, "spent_tokens": totals.spent_tokens}
+        self.emitter.emit({"event": "amended", "id": number, "ok": True, "caps": facts, **spent})
+
+    async def anchor(self, number: int, head: dict[str, Any]) -> None:
+        """Keep a journal's head in the ledger, where the run's own files can't reach it."""
+        desk = self.gateway.desk
+        try:
+            anchor = _anchor(head)
+            await desk.clerk.do(lambda: desk.account.anchor(anchor))
+        except (OperatorError, LedgerFailedError) as error:
+            self.emitter.emit({"event": "anchored", "id": number, "ok": False, "why": str(error)})
+            return
+        self.emitter.emit({"event": "anchored", "id": number, "ok": True})
+
+    def pace(self, number: int, interval_ms: int) -> None:
+        """Slow down (0: no more)."""
+        self.gateway.desk.lease.pace.set(max(0, min(interval_ms, INTERVAL_MS_MAX)))
+        self.emitter.emit({"event": "paced", "id": number})
+
+    def pause(self, number: int, why: str) -> None:
+        """Admit nothing for now ("" goes on)."""
+        self.gateway.desk.lease.pause(why)
+        self.emitter.emit({"event": "paused", "id": number})
+
     async def status(self, number: int) -> None:
         """Report the run's figures."""
         desk = self.gateway.desk
@@ -144,6 +200,9 @@ class Program:
                 "turns": desk.lease.turns,
                 "inflight": desk.lease.inflight,
                 "lease_closed": desk.lease.closed,
+                "paused": desk.lease.paused,
+                "interval_ms": desk.lease.pace.interval_ms,
+                "waiting": desk.lease.pace.waiting,
                 "roles": sorted(self.runners),
             }
         )
@@ -160,6 +219,14 @@ class Program:
                 self.gateway.desk.lease.begin(number)
             case {"op": "close_lease", "why": str(why)}:
                 await self.close_lease(why)
+            case {"op": "pace", "id": int(number), "interval_ms": int(interval_ms)}:
+                self.pace(number, interval_ms)
+            case {"op": "pause", "id": int(number), "why": str(why)}:
+                self.pause(number, why)
+            case {"op": "amend", "id": int(number), "ceilings": dict(ceilings)}:
+                await self.amend(number, ceilings)
+            case {"op": "anchor", "id": int(number), "head": dict(head)}:
+                await self.anchor(number, head)
             case {"op": "status", "id": int(number)}:
                 await self.status(number)
             case {"op": "stop"}:
@@ -210,8 +277,11 @@ async def _serve(config: GatewayConfig, control: socket.socket, emitter: Emitter
     lease = Lease(config.caps, emitter.emit, stalled=lambda: emitter.stalled)
     account = parts.account
     doubted = await parts.clerk.do(lambda: account.open(int(time.time() * 1000)))
+    lease.caps = replace(config.caps, **await parts.clerk.do(account.amended))  # an earlier gateway's run goes on
+    account.cap_run(lease.caps.run_micro_usd, lease.caps.run_tokens)
     totals = await parts.clerk.do(account.totals)
     lease.tool_calls = totals.tool_calls
+    lease.iteration, lease.turns = await parts.clerk.do(account.turns)
     desk = Desk(parts.clerk, account, parts.forwarder, lease, emitter.emit)
     program = Program(Gateway(config, parts.zone, parts.prices, desk), emitter)
     emitter.emit(
@@ -221,6 +291,10 @@ async def _serve(config: GatewayConfig, control: socket.socket, emitter: Emitter
             "seal": parts.sealed,
             "spent_micro_usd": totals.spent_micro_usd,
             "left_unknown": doubted,
+            "tool_calls": lease.tool_calls,
+            "iteration": lease.iteration,
+            "turns": lease.turns,
+            "caps": asdict(lease.caps),
         }
     )
     await program.serve(control)

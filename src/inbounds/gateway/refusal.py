@@ -1,6 +1,7 @@
 """What the gateway answers instead of forwarding, in the error shape of the agent's own wire format.
 
-A limit is 402 or 403, never 429: agents retry 429 until they are killed (AGENTS, facts). Plain words, no secrets.
+A limit is 402 or 403, never 429: agents retry 429 until they are killed (AGENTS, facts), which is right only for a line
+that moves. Plain words, no secrets.
 """
 
 import json
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 
 from inbounds.gateway.config import Format
 
-_OPENAI_TYPES = {400: "invalid_request_error", 401: "authentication_error", 402: "insufficient_quota"}
+_OPENAI_TYPES = {400: "invalid_request_error", 401: "authentication_error", 402: "insufficient_quota", 429: "requests"}
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -16,6 +17,7 @@ _ANTHROPIC_TYPES = {
     403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
+    429: "rate_limit_error",
 }
 
 
@@ -23,7 +25,7 @@ _ANTHROPIC_TYPES = {
 class Refusal:
     """One refused request: HTTP `status`, a stable `reason` for the journal, and words for whoever reads the reply.
 
-    `cap` names the exhausted ceiling for 402; `retry_after_s` is set only where waiting helps (503).
+    `cap` names the exhausted ceiling for 402; `retry_after_s` is set only where waiting helps (429, 503).
     """
 
     status: int

@@ -175,7 +175,11 @@ class Gateway:
         query = "?beta=true" if wire is Format.MESSAGES and http.query.get("beta") == "true" else ""
         if http.path == COUNT_TOKENS:
             return await self._count_tokens(http, request, model, query)
-        grant = await self._reserve(request, model, prices, role)
+        pace = self.desk.lease.pace
+        async with pace.turn(self.desk.lease.refusal) as refused:
+            if refused is None and pace.interval_ms and _left(http):
+                return web.Response(status=408)  # nobody reads it, and nobody should pay for what nobody waits for
+            grant = refused or await self._reserve(request, model, prices, role, paced=pace.interval_ms > 0)
         if isinstance(grant, Refusal):
             return self._refuse(grant, wire, request.model)
         exchange = Exchange(self.desk, request, model, self.config.upstreams[model.upstream], prices, grant, role)
@@ -195,9 +199,11 @@ class Gateway:
         except UnknownPriceError as error:
             return Refusal(403, "unknown_price", f"{error}: a request that can't be priced is not forwarded.")
 
-    async def _reserve(self, request: ModelRequest, model: Model, prices: Prices, role: str) -> Grant | Refusal:
+    async def _reserve(
+        self, request: ModelRequest, model: Model, prices: Prices, role: str, *, paced: bool
+    ) -> Grant | Refusal:
         """Reserve the worst case durably, waiting a while where others only hold what they will give back."""
-        caps = self.config.caps
+        caps = self.desk.lease.caps
         wanted = min(request.output_wanted or model.output_tokens_max, model.output_tokens_max)
         tokens = request.input_tokens_max
         ask = Ask(
@@ -214,10 +220,13 @@ class Gateway:
             output_wanted=wanted,
             micro_usd_max=caps.request_micro_usd,
             tokens_max=caps.request_tokens,
+            iteration=self.desk.lease.iteration,
         )
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
             refused = self.desk.lease.refusal()
+            if refused is None and self.desk.lease.pace.interval_ms and not paced:
+                refused = self.desk.lease.pace.too_many()  # slowed down while it waited for money, not in line
             if refused:
                 return refused
             attempt = ask if time.monotonic() < deadline else replace(ask, patient=False)
@@ -294,6 +303,11 @@ class Gateway:
         if reply.status in AUTH_STATUSES or reply.status // 100 == REDIRECT_CLASS:
             return self._refuse(Refusal(403, "upstream_auth", "the provider refused this gateway."), request.wire)
         return web.Response(status=reply.status, body=answer, headers=reply_headers(reply))
+
+
+def _left(http: web.Request) -> bool:
+    """Whether the agent has hung up."""
+    return http.transport is None or http.transport.is_closing()
 
 
 def _wire_of(path: str) -> Format | None:
