@@ -1,0 +1,106 @@
+"""Unexpected file types, by content (H16): what the base has nowhere like this, and what is not what its name says.
+
+A kind is expected where the base has it under the same extension, or, for names without one, in the same directory. A
+plan declares one by the file's exact path, or by "file type NAME" among its expected changes.
+"""
+
+import posixpath
+from collections.abc import Iterator
+
+from inbounds.judges.anomalies import hidden, polyglot
+from inbounds.judges.anomalies.kinds import Kind, kind
+from inbounds.judges.anomalies.material import Base, Changed, Material, Signal, extension, words
+
+SAMPLES_MAX = 12  # base files of one extension that are looked into: enough to know a habit
+_RULES = {"executable": "type_executable", "archive": "type_archive", "data": "type_data", "script": "type_script"}
+_TEXTS = words(
+    "adoc bash bat c cc cfg cjs clj cmake cmd conf cpp cs css csv cts cxx dart diff ex exs fish go gradle graphql"
+    " h hpp htm html hs ini java js json json5 jsonc jsonl jsx kt less lua lock m map md mdx mjs mk ml mts patch"
+    " php pl po pot properties proto ps1 pxd py pyi pyx r rb rs rst sass scala scss sh sql svelte svg swift tex tf"
+    " toml ts tsv tsx txt vue xhtml xml yaml yml zig zsh"
+)
+_PICTURES = frozenset({"png", "jpg", "jpeg", "gif", "bmp", "ico", "webp", "tif", "tiff"})
+_MEDIA = words("mp3 mp4 ogg wav flac avi webm pdf woff woff2 ttf otf psd")
+_BOXES = words(
+    "zip jar war ear apk aar whl egg gz tgz bz2 tbz xz txz zst lz4 7z rar tar cab rpm deb iso docx xlsx pptx odt"
+    " ods odp doc xls ppt msi nupkg vsix crx xpi pickle pkl npz crate gem"
+)
+_CODE = words("a o so dll dylib exe pyd pyc pyo class jar wasm node bin lib elf com sys dex bc rlib")
+
+
+def signals(material: Material) -> Iterator[Signal]:
+    """Every rule of H16 over every changed file."""
+    for change in material.changes:
+        if not change.regular:
+            continue
+        if change.new is None:
+            yield Signal("unread", change.path, f"{change.new_size} bytes: too large to be looked into")
+            continue
+        yield from _file(change, material)
+
+
+def _file(change: Changed, material: Material) -> Iterator[Signal]:
+    assert change.new is not None
+    found = kind(change.new)
+    before = kind(change.old) if change.old is not None else None
+    if found.family in {"text", "script"}:
+        yield from hidden.signals(change)
+    if found != before or change.old is None:
+        yield from _named(change, found, material)
+    other = polyglot.second(change.new, found)
+    if other and not (change.old is not None and before is not None and polyglot.second(change.old, before)):
+        yield Signal("polyglot", change.path, other)
+
+
+def _named(change: Changed, found: Kind, material: Material) -> Iterator[Signal]:
+    false = _false_name(extension(change.path), found)
+    if false:
+        rule = "disguised_executable" if found.family == "executable" else "disguised"
+        yield Signal(rule, change.path, f"its content is {found.name}, its name says {false}")
+        return
+    rule = _RULES.get(found.family, "")
+    declared = material.declared
+    if (
+        not rule
+        or change.path in declared.paths
+        or found.name in declared.types
+        or _habit(material.base, change.path, found)
+    ):
+        return
+    place = (
+        f".{extension(change.path)} files" if extension(change.path) else f"{posixpath.dirname(change.path) or '.'}/"
+    )
+    yield Signal(rule, change.path, f"{found.name} ({found.family}), which the base has nowhere among its {place}")
+
+
+def _false_name(ext: str, found: Kind) -> str:
+    """What the extension promises where the content is something else; "" where both agree or nothing is promised."""
+    if found.family == "empty" or not ext:
+        return ""
+    if ext in _TEXTS:
+        return "" if found.family in {"text", "script"} else f"text (.{ext})"
+    if found.family == "executable":
+        return "" if ext not in _PICTURES | _MEDIA | (_BOXES - _CODE) or found.name == "jar" else f".{ext}"
+    if ext in _PICTURES:
+        return "" if found.family == "data" else f"a picture (.{ext})"
+    if ext in _MEDIA:
+        return f".{ext}" if found.family in {"archive", "script"} else ""
+    if ext in _CODE and found.family in {"text", "script"} and ext in {"exe", "dll", "so", "pyc", "class", "jar"}:
+        return f"compiled code (.{ext})"
+    return ""
+
+
+def _habit(base: Base, path: str, found: Kind) -> bool:
+    """Whether the base has this kind under this extension (or, without one, in this directory)."""
+    ext, directory = extension(path), posixpath.dirname(path)
+    looked = 0
+    for other in base.paths:
+        if (extension(other) != ext) if ext else (extension(other) or posixpath.dirname(other) != directory):
+            continue
+        looked += 1
+        if looked > SAMPLES_MAX:
+            return False
+        content = base.read(other)
+        if content is not None and kind(content) == found:
+            return True
+    return False
