@@ -113,6 +113,18 @@ def test_roots_are_those_of_the_definition(leaves: list[bytes]) -> None:
     assert Tree(leaves).root() == merkle.root(leaves) == naive(leaves)
 
 
+@given(blocks=st.lists(hashes, max_size=6))
+def test_blocks_give_what_single_leaves_give(blocks: list[list[bytes]]) -> None:
+    one_by_one, by_blocks = Tree(), Tree()
+    for block in blocks:
+        by_blocks.extend(block)
+        for leaf in block:
+            one_by_one.append(leaf)
+        assert (by_blocks.size, by_blocks.root()) == (one_by_one.size, one_by_one.root())
+    leaves = [leaf for block in blocks for leaf in block]
+    assert by_blocks.root() == naive(leaves)
+
+
 @given(leaves=some, data=st.data())
 def test_inclusion_is_shown_and_nothing_else(leaves: list[bytes], data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(leaves) - 1))

@@ -4,7 +4,7 @@ Knows hashes only: a leaf here is a leaf's hash, which for a record is `bytes.fr
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 EMPTY = hashlib.sha256().digest()
 HASH_BYTES = 32
@@ -21,35 +21,33 @@ class Tree:
 
     __slots__ = ("_peaks", "size")
 
-    def __init__(self, leaves: Iterable[bytes] = ()) -> None:
+    def __init__(self, leaves: Sequence[bytes] = ()) -> None:
         """Begin empty, or with these leaf hashes."""
         self._peaks: list[bytes] = []
         self.size = 0
-        for leaf in leaves:
-            self.append(leaf)
+        self.extend(leaves)
 
     def append(self, leaf: bytes) -> None:
         """Add the next leaf's hash (32 bytes)."""
-        peaks, left = self._peaks, self.size
-        while left & 1:  # a full subtree of this size waits for its sibling
-            leaf = hashlib.sha256(b"\1" + peaks.pop() + leaf).digest()
-            left >>= 1
-        peaks.append(leaf)
-        self.size += 1
+        self._push(leaf, 1)
 
     def extend(self, leaves: Sequence[bytes]) -> None:
-        """Add many leaf hashes, a whole level at a time: a reader of millions has no Python step per leaf."""
-        row, left, kept = leaves, self.size, []
-        self.size += len(leaves)
-        while row:
-            if left & 1:
-                row = [self._peaks.pop(), *row]
-            if len(row) & 1:
-                kept.append(row[-1])
-            pairs = iter(row)
-            row = [hashlib.sha256(b"\1" + a + b).digest() for a, b in zip(pairs, pairs, strict=False)]
+        """Add many: full subtrees are hashed a level at a time, which saves a call for each leaf."""
+        at, count = 0, len(leaves)
+        while at < count:
+            # The widest full subtree that may begin at this size, and that is there.
+            width = min(self.size & -self.size or count, 1 << ((count - at).bit_length() - 1))
+            width = 1 << (width.bit_length() - 1)
+            self._push(root(leaves[at : at + width]), width)
+            at += width
+
+    def _push(self, top: bytes, width: int) -> None:
+        peaks, left = self._peaks, self.size // width
+        while left & 1:  # a full subtree of this width waits for its sibling
+            top = hashlib.sha256(b"\1" + peaks.pop() + top).digest()
             left >>= 1
-        self._peaks += reversed(kept)
+        peaks.append(top)
+        self.size += width
 
     def root(self) -> bytes:
         """The tree hash of all leaves so far; `EMPTY` for none. As many hashes as the size has binary ones."""
@@ -73,7 +71,8 @@ def root(leaves: Sequence[bytes]) -> bytes:
         return EMPTY
     while len(level) > 1:
         odd = level[-1:] if len(level) % 2 else []
-        level = [node(a, b) for a, b in zip(level[::2], level[1::2], strict=False)] + odd
+        pairs = zip(level[::2], level[1::2], strict=False)
+        level = [hashlib.sha256(b"\1" + a + b).digest() for a, b in pairs] + odd  # `node`, without a call for each
     return level[0]
 
 
