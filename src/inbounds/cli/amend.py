@@ -1,4 +1,4 @@
-"""`inbounds amend`: sign new limits for one run, while it works or after it stopped; the only way that a limit changes."""
+"""`inbounds amend`: sign new limits for one run, while it works or after it stopped (E8, M8)."""
 
 from typing import Any
 

@@ -30,6 +30,7 @@ class Conduct:
     quarantine: tuple[str, ...] = ()
     resume_by: tuple[str, ...] = ()
     resume_approvals: int = 1
+    incident_approvals: int = 1
     recovery: str = "continue"
     snapshot_every_ms: int = 600_000
     snapshots_kept: int = 12

@@ -99,10 +99,14 @@ class Escalation(_Model, frozen=True):
 
 
 class Resume(_Model, frozen=True):
-    """Who may re-authorize a stopped run, and how many of them it takes (E14, N7); no name: any operator."""
+    """Who may re-authorize a stopped run, and how many of them it takes (E14, N7); no name: any operator.
+
+    `after_incident` is the number for a run that `inbounds stop --all` ended (O4).
+    """
 
     by: tuple[Name, ...] = ()
     approvals: Annotated[int, msgspec.Meta(ge=1, le=10)] = 1
+    after_incident: Annotated[int, msgspec.Meta(ge=1, le=10)] = 1
 
 
 class Snapshots(_Model, frozen=True):

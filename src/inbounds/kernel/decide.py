@@ -7,7 +7,7 @@ library only.
 from dataclasses import replace
 from typing import assert_never
 
-from inbounds.contracts.reasons import StopCode
+from inbounds.contracts.reasons import Disposal, StopCode
 from inbounds.contracts.verdict import Outcome
 from inbounds.kernel.effects import (
     ApplyLimits,
@@ -125,6 +125,7 @@ def _after_the_end(state: State, event: Event) -> Step:
     leg = replace(
         state, phase=Phase.REOPENING, resume_at=Phase.STARTING, n=state.n + 1, denials=0, without_progress=0,
         done=False, halted=False, slowed=False, escalated_until_ms=0, verdicts={}, stop_code="", stop_hash="",
+        incident=False,
     )  # fmt: skip
     if state.n == 0:  # it never came past its preflight
         return replace(leg, phase=Phase.PREFLIGHT, n=0), (RunPreflight(),)
@@ -135,8 +136,9 @@ def _authorized(state: State, event: Reauthorized) -> bool:
     """Bound to this very stop, by as many people as policy wants of those it names (E14, N7, O7)."""
     named = set(event.operators)
     able = named & set(state.conduct.resume_by) if state.conduct.resume_by else named
+    wanted = state.conduct.incident_approvals if state.incident else state.conduct.resume_approvals
     short = state.stop_code not in ("", StopCode.DONE)
-    return short and event.stop_hash == state.stop_hash != "" and len(able) >= state.conduct.resume_approvals
+    return short and event.stop_hash == state.stop_hash != "" and len(able) >= wanted
 
 
 def _stopping(state: State, event: Event) -> State:
@@ -186,7 +188,8 @@ def _running(state: State, event: Event, at_ms: int) -> Step:
         case Failed():
             return _stop(state, PART_STOPS.get(event.part, StopCode.STOP_HOST_FAILED), f"{event.part}: {event.detail}")
         case OperatorStopped():
-            return _stop(state, StopCode.STOP_OPERATOR, f"{event.who}: {event.why}")
+            stopped = replace(state, incident=event.incident)
+            return _stop(stopped, StopCode.STOP_OPERATOR, f"{event.who}: {event.why}")
         case Recovered():
             return _recovered(state, event, at_ms)
         case Reopened():
@@ -431,5 +434,6 @@ def _start(state: State, n: int) -> Step:
 
 
 def _stop(state: State, code: StopCode, why: str) -> Step:
-    sequence = stop_sequence(code, why, state.conduct.disposal(code), state.checkpoint)
+    disposal = Disposal.QUARANTINE if state.incident else state.conduct.disposal(code)
+    sequence = stop_sequence(code, why, disposal, state.checkpoint)
     return replace(state, phase=Phase.STOPPING), sequence

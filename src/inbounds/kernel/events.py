@@ -156,11 +156,12 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class OperatorStopped:
-    """A person asked for a stop."""
+    """A person asked for a stop; for an incident, which quarantines and takes its own number of approvals to go on."""
 
     KIND = "operator.stopped"
     who: str
     why: str
+    incident: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ class State:
     escalated_until_ms: int = 0
     stop_code: str = ""
     stop_hash: str = ""
+    incident: bool = False
     halted: bool = False
     verdicts: dict[str, str] = field(default_factory=dict)
     acceptance_failing: int = -1

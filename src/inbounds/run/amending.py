@@ -1,4 +1,4 @@
-"""Amendments: a new version of a run's limits, signed by an operator; the only way that a limit changes mid-run (E8, M8).
+"""Amendments: a new version of a run's limits, signed by an operator; nothing else changes a limit mid-run (E8, M8).
 
 Makes and reads statements; it neither asks a person nor applies anything.
 """
@@ -53,7 +53,7 @@ def statement(contract: Contract, version: int, new: Limits, note: str) -> dict[
 
 
 def read(asked: Mapping[str, Any], contract: Contract, version: int) -> tuple[str, dict[str, Any]]:
-    """A request as a record: contract.amended where an operator signed the next version, amendment.refused otherwise."""
+    """A request as a record: contract.amended where an operator signed the next version, else amendment.refused."""
     said, armored = asked.get("statement"), asked.get("signature")
     if not isinstance(said, dict) or not isinstance(armored, str):
         return REFUSED, {"why": "the request is no signed statement"}

@@ -60,7 +60,7 @@ class Assembled:
             raise RefusedError(
                 "this stop is not re-authorized",
                 where=self.contract.run_id,
-                expected=f"{self.contract.conducted().resume_approvals} signature(s) over it by whom policy names",
+                expected=f"{reauthorize.wanted(self.parts.run_dir, self.contract)} signature(s) by whom policy names",
                 fix=f"inbounds resume {self.contract.run_id}",
             )
         return self._watched(lambda: self.supervisor.go_on(Reauthorized.KIND, told))
@@ -85,7 +85,7 @@ def assemble(home: Home, run_dir: Path, contract: Contract, keys_fd: int, signer
     supervisor = Supervisor(journal, replayed, now_ms)
     parts = Parts(
         home, run_dir, contract, post=supervisor.post, say=supervisor.say, state=lambda: supervisor.loop.state,
-        keys_fd=keys_fd, journal_key=signer.verifier_key if signer else "",
+        keys_fd=keys_fd, journal_key=str(signer.key) if signer else "",
     )  # fmt: skip
     supervisor.equip(parts, Worker(supervisor.fault))
     return Assembled(supervisor, parts, Watch(parts.watch, supervisor.fault), replayed, contract)

@@ -235,8 +235,9 @@ def _conduct(policy: models.Policy) -> Conduct:
         expected = "a stop code, see docs/stop-codes.md" if unknown else f"some of: {', '.join(names)}"
         raise OperatorError(f"conduct names {', '.join(unknown or strangers)}", where=where, expected=expected)
     able = len(said.resume.by or names)
-    if said.resume.approvals > max(1, able):
-        asked = f"conduct.resume asks for {said.resume.approvals} approvals, {able} can give one"
+    most = max(said.resume.approvals, said.resume.after_incident)
+    if most > max(1, able):
+        asked = f"conduct.resume asks for {most} approvals, {able} can give one"
         raise OperatorError(asked, where=where, expected="as many as there are people")
     try:
         return Conduct(
@@ -248,6 +249,7 @@ def _conduct(policy: models.Policy) -> Conduct:
             quarantine=said.quarantine,
             resume_by=said.resume.by,
             resume_approvals=said.resume.approvals,
+            incident_approvals=max(said.resume.approvals, said.resume.after_incident),
             recovery=said.recovery,
             snapshot_every_ms=duration(said.snapshots.every),
             snapshots_kept=said.snapshots.keep,

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from inbounds.contracts.bound import Contract
-from inbounds.contracts.limits import Limits
 from inbounds.gateway.config import Caps, GatewayConfig
 from inbounds.gateway.control import GatewayProcess
 from inbounds.kernel.events import Failed
@@ -23,7 +22,16 @@ FINAL = frozenset({"spent", "lease_closed"})
 def configuration(home: Home, contract: Contract, settings: Mapping[str, Any], token: str) -> GatewayConfig:
     """What the gateway of this run serves, without keys; `settings` as in the run's settings.json."""
     repository = contract.store.rsplit("/", 2)[-2]
-    held = caps(contract, contract.numbers())
+    limits = contract.numbers()
+    caps = Caps(
+        run_micro_usd=limits.budget_micro_usd,
+        request_micro_usd=limits.request_micro_usd,
+        month_micro_usd=contract.month_micro_usd or None,
+        thread_month_micro_usd=contract.thread_month_micro_usd or None,
+        run_tokens=limits.tokens,
+        tool_calls=limits.tool_calls,
+        turns=limits.turns,
+    )
     return GatewayConfig.load(
         {
             **settings["gateway"],
@@ -32,23 +40,10 @@ def configuration(home: Home, contract: Contract, settings: Mapping[str, Any], t
             "requirements": [f"{repository}:{r.id}" for r in contract.requirements],
             "token": token,
             "ledger": str(home.ledger),
-            "caps": {name: getattr(held, name) for name in Caps.__dataclass_fields__},
+            "caps": {name: getattr(caps, name) for name in Caps.__dataclass_fields__},
             "organisation": "default",
             "zone": contract.time_zone,
         }
-    )
-
-
-def caps(contract: Contract, limits: Limits) -> Caps:
-    """What the gateway holds the run to; an amendment changes the run's own limits, and no month's."""
-    return Caps(
-        run_micro_usd=limits.budget_micro_usd,
-        request_micro_usd=limits.request_micro_usd,
-        month_micro_usd=contract.month_micro_usd or None,
-        thread_month_micro_usd=contract.thread_month_micro_usd or None,
-        run_tokens=limits.tokens,
-        tool_calls=limits.tool_calls,
-        turns=limits.turns,
     )
 
 

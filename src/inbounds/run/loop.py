@@ -2,7 +2,7 @@
 
 It knows neither jails nor gateways: a World carries effects out and posts what happens. The record is appended and
 synced before its effects begin (write-ahead): without its record nothing goes forward, but a stop always goes on. An
-effect's name is its event's record and its place among the effects, "17.0"; what it leads to is recorded `by` that name.
+effect's name is its event's record and its place among the effects, "17.0"; what it leads to says `by` which it came.
 """
 
 import logging
@@ -74,7 +74,7 @@ class Loop:
         self._events.put((kind, data, None))
 
     def say(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Hand an event in and wait until it is on disk, before what it announces is done. Not for the loop's own thread.
+        """Hand an event in; returns when it is on disk, before what it announces is done. Not for the loop's own thread.
 
         HostError where it does not get there.
         """

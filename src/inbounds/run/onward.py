@@ -69,7 +69,8 @@ def still_exhausted(home: Home, run_id: str, amendment: dict[str, Any] | None) -
 def missing_approvals(home: Home, run_id: str) -> tuple[int, int]:
     """(how many valid signatures the last stop has, how many policy wants)."""
     contract, _ = recovery.trusted(home, run_id)
-    return len(reauthorize.given(home.run(run_id), contract)), contract.conducted().resume_approvals
+    run_dir = home.run(run_id)
+    return len(reauthorize.given(run_dir, contract)), reauthorize.wanted(run_dir, contract)
 
 
 def start(home: Home, run_id: str, mode: str) -> launch.Started:

@@ -165,7 +165,7 @@ class Parts:
         if found.ok:
             self._the_bench().take_up(self._standing_tree())
             if self._state().escalated_until_ms:
-                self._the_gateway().pause()
+                self._the_gateway().pause("an operator is asked whether the run may go on")
         told = {"enforcement": found.enforcement, "level": found.level, "checkpoint": tree, "restored": restore}
         self.post("run.reopened", {"ok": found.ok, "reasons": found.reasons, **told})
 
@@ -211,7 +211,7 @@ class Parts:
 
     def escalate(self, why: str, until_ms: int) -> list[dict[str, Any]]:
         """Pause the lease, and ask a person (G8)."""
-        self._the_gateway().pause()
+        self._the_gateway().pause("an operator is asked whether the run may go on")
         left = show_duration(max(1, until_ms - now_ms()))
         run_id = self.contract.run_id
         return self._told("escalation", f"{why}; without an answer in {left} the run ends", f"inbounds amend {run_id}")
@@ -220,7 +220,13 @@ class Parts:
         """Have the amended limits hold at the gateway from now on (E8)."""
         if self._gateway is None:
             return
-        self._gateway.amend(gate.caps(self.contract, limits))
+        self._gateway.amend(
+            run_micro_usd=limits.budget_micro_usd,
+            request_micro_usd=limits.request_micro_usd,
+            run_tokens=limits.tokens,
+            tool_calls=limits.tool_calls,
+            turns=limits.turns,
+        )
         if unpause:
             self._gateway.unpause()
 
@@ -299,7 +305,7 @@ class Parts:
         if asked := requests.take_stop(self.run_dir):
             self.post(OperatorStopped.KIND, asked)
         if self.signalled:
-            self.post(OperatorStopped.KIND, {"who": "a signal", "why": self.signalled})
+            self.post(OperatorStopped.KIND, {"who": "a signal", "why": self.signalled, "incident": False})
             self.signalled = ""
         if (statement := requests.take_amendment(self.run_dir)) is not None:
             self.post(*amending.read(statement, self.contract, self._state().version))

@@ -10,6 +10,7 @@ from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import RefusedError
 from inbounds.contracts.reasons import StopCode
 from inbounds.journal.chain import Record
+from inbounds.kernel.events import OperatorStopped, Reauthorized
 from inbounds.run import authorize, promotion
 from inbounds.run.replay import records
 
@@ -66,10 +67,22 @@ def given(run_dir: Path, contract: Contract) -> dict[str, Record]:
     return found
 
 
+def wanted(run_dir: Path, contract: Contract) -> int:
+    """How many signatures the last stop takes: policy may want more after an incident."""
+    conduct = contract.conducted()
+    incident = False
+    for record in records(run_dir):
+        if record.kind == OperatorStopped.KIND:
+            incident = record.data["incident"] is True
+        elif record.kind == Reauthorized.KIND:
+            incident = False
+    return conduct.incident_approvals if incident else conduct.resume_approvals
+
+
 def granted(run_dir: Path, contract: Contract) -> dict[str, Any] | None:
     """run.reauthorized's data once enough people have signed, None before."""
     signed = given(run_dir, contract)
-    if not signed or len(signed) < contract.conducted().resume_approvals:
+    if not signed or len(signed) < wanted(run_dir, contract):
         return None
     last = max(signed.values(), key=lambda record: record.seq)
     return {

@@ -21,9 +21,9 @@ TEXT_MAX = 2_000
 WAKE = signal.SIGURG  # ignored by whoever does not listen for it, so that it can harm nobody
 
 
-def ask_stop(run_dir: Path, *, who: str, why: str) -> None:
+def ask_stop(run_dir: Path, *, who: str, why: str, incident: bool = False) -> None:
     """Leave a stop request; written whole or not at all."""
-    said = {"who": who[:TEXT_MAX], "why": why[:TEXT_MAX], "at_ms": time.time_ns() // 1_000_000}
+    said = {"who": who[:TEXT_MAX], "why": why[:TEXT_MAX], "incident": incident, "at_ms": time.time_ns() // 1_000_000}
     _leave(run_dir, STOP, said, instead=f"kill -TERM {_writer(run_dir)}")
 
 
@@ -38,9 +38,10 @@ def take_stop(run_dir: Path) -> dict[str, Any] | None:
     if asked is None:
         return None
     try:
-        return {"who": str(asked["who"])[:TEXT_MAX], "why": str(asked["why"])[:TEXT_MAX]}
+        who, why, incident = str(asked["who"])[:TEXT_MAX], str(asked["why"])[:TEXT_MAX], asked["incident"] is True
     except KeyError:  # whoever put it there wanted a stop
-        return {"who": "unknown", "why": "a stop request that could not be read"}
+        who, why, incident = "unknown", "a stop request that could not be read", False
+    return {"who": who, "why": why, "incident": incident}
 
 
 def take_amendment(run_dir: Path) -> dict[str, Any] | None:
