@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--signing-fd", type=int, required=True)
     asked = parser.parse_args()
     seal()
-    from inbounds.journal.signing import from_descriptor
+    from inbounds.journal.signing import Signer
     from inbounds.run import recovery
     from inbounds.run.assemble import assemble
 
@@ -53,7 +53,7 @@ def main() -> int:
         contract, tampered = recovery.trusted(home, asked.run_dir.name)
         if tampered:
             raise HostError(tampered, where=str(asked.run_dir), fix=f"inbounds stop {asked.run_dir.name}")
-        made = assemble(home, asked.run_dir, contract, asked.keys_fd, from_descriptor(asked.signing_fd))
+        made = assemble(home, asked.run_dir, contract, asked.keys_fd, Signer.from_fd(asked.signing_fd))
         _listen(made)
         return {"start": made.start, "recover": made.recover, "resume": made.resume}[asked.mode]()
     except InboundsError as fault:

@@ -140,7 +140,7 @@ def _signatures(run_dir: Path, contract: Contract) -> tuple[str, ...]:
 def append(home: Home, run_id: str, kind: str, data: dict[str, Any]) -> None:
     """One record behind a run's end, signed and anchored like those of its supervisor; manifest and report follow."""
     run_dir = home.run(run_id)
-    with Journal.open(run_dir / JOURNAL, signer=signing.Signer(signing.private_key(home.keys))) as journal:
+    with Journal.open(run_dir / JOURNAL, signer=signing.open_signer(home.keys)) as journal:
         journal.append(kind, data, now_ms(), sync=True)
     stopping.write_manifest(run_dir)
     trouble = stopping.write_report(run_dir)

@@ -1,33 +1,42 @@
-"""Judging one iteration's tree: scope, tests, progress, secrets, static analysis, each with its verdict on record.
+"""Judging one iteration's tree: scope, anomalies, tests, progress, secrets, static analysis, each verdict on record.
 
 Pure judges are called here, and their jobs executed on the workbench. Scope speaks first: what is out of bounds is not
 executed. Decides nothing.
 """
 
 import secrets as randomness
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import HostError
 from inbounds.contracts.verdict import Outcome, Severity, Verdict
-from inbounds.judges import bandit, preflight, progress, scope, secrets
+from inbounds.judges import bandit, globs, preflight, progress, scope, secrets
 from inbounds.judges import tests as suites
 from inbounds.judges.added import FILE_BYTES_MAX, Added, added
+from inbounds.judges.anomalies import judge as anomalies
+from inbounds.judges.anomalies import repetition
+from inbounds.judges.anomalies.material import Material, declared
+from inbounds.judges.anomalies.size import lines_changed
 from inbounds.judges.tests import Baseline, Suite
 from inbounds.judges.toolbox import Toolbox
+from inbounds.run.looking import BaseTree, changed
 from inbounds.run.workbench import Workbench
 from inbounds.store.snapshot import Snapshot
 from inbounds.store.store import Store
 from inbounds.store.tree import Change
 
 REQUIRED = ("scope", "tests", "secrets", "bandit")
+# For the gate beside these, not for DONE: an anomaly that blocks keeps a result from landing by itself, and a run with
+# one may still reach its goal.
+PROMOTING = (*REQUIRED, anomalies.JUDGE)
 OUTPUT_CHARS_MAX = 20_000  # the end of a test run's output, kept for the next prompt and for run_tests
 LINK_BYTES_MAX = 4_096  # PATH_MAX
 GRAVE = frozenset({Severity.CRITICAL, Severity.HIGH})
 
 Post = Callable[[str, Mapping[str, Any]], None]
+Record = repetition.Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,8 @@ class Bench:
     best: progress.Standing = field(default_factory=lambda: progress.Standing(frozenset()))
     failing: tuple[str, ...] = ()
     output: str = ""
+    records: Callable[[], Iterable[Record]] = tuple  # the journal so far
+    base: BaseTree | None = None
 
     def measure(self) -> Verdict:
         """Run the base tree's tests and fix what every later tree is held against (M1, M11)."""
@@ -106,7 +117,7 @@ class Bench:
             post("verdict", record(verdict, n))
             return not any(f.severity in GRAVE for f in verdict.findings)
 
-        if not speak(self._scope(left)):
+        if not speak(self._scope(left)) or not speak(self._anomalies(n, snapshot)):
             return
         before = self.failing
         tested = self.run_tests(snapshot.tree)
@@ -159,6 +170,21 @@ class Bench:
         ]
         foreign += [scope.Foreign(path, "a link that leads out of the repository") for path in snapshot.links_out]
         return scope.judge(changes, declared, foreign=foreign, complete=snapshot.complete, why=snapshot.why)
+
+    def _anomalies(self, n: int, snapshot: Snapshot) -> Verdict:
+        """Rules over what would land (the base's own tests are set aside by then) and over the journal so far."""
+        contract, base_tree = self.contract, self.contract.base_tree
+        self.base = self.base or BaseTree(self.store, base_tree)
+        history = repetition.read(self.records(), n)
+        before = next((one.tree for one in reversed(history.rounds) if one.n < n and one.tree), base_tree)
+        changes = changed(self.store, snapshot.changes)
+        step = changes if before == base_tree else changed(self.store, self.store.diff(before, snapshot.tree))
+        plan = declared(contract.targets, contract.plan.expected_changes)
+        terms = anomalies.Terms(
+            contract.anomalies.actions, contract.anomalies.numbers, globs.parse_all(contract.anomalies.paths)
+        )
+        material = Material(changes, self.base, plan, lines_changed(step))
+        return anomalies.judge(material, anomalies.Iteration(n, snapshot.tree, base_tree, history), terms)
 
     def _link(self, change: Change) -> str:
         if octal(change.new_mode) != scope.SYMLINK:

@@ -94,7 +94,7 @@ def start(home: Home, run_dir: Path, upstreams: bytes, mode: str = "start") -> S
     `mode` is start, recover or resume. The journal's signing key goes the same way, in a memory file of its own.
     """
     keys_fd = _sealed(upstreams)
-    signing_fd = _sealed(signing.private_key(home.keys))
+    signing_fd = _sealed(signing.read_key(home.keys))
     try:
         with (run_dir / "logs" / LOG).open("ab") as log:
             process = subprocess.Popen(

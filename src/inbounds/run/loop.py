@@ -74,7 +74,7 @@ class Loop:
         self._events.put((kind, data, None))
 
     def say(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Hand an event in; returns when it is on disk, before what it announces is done. Not for the loop's own thread.
+        """Hand an event in; returns once it is on disk, before what it announces is done. Not for the loop's thread.
 
         HostError where it does not get there.
         """

@@ -18,7 +18,7 @@ from inbounds.contracts.verdict import Outcome
 from inbounds.gateway.ledger import spend
 from inbounds.judges import toolbox
 from inbounds.judges.tests import Suite
-from inbounds.run import authorize
+from inbounds.run import authorize, replay
 from inbounds.run.crew import Crew
 from inbounds.run.documents import POLICY
 from inbounds.run.home import Home
@@ -228,7 +228,9 @@ def bench(home: Home, contract: Contract, store: Store, run_dir: Path, crew: Cre
     """The judges of one run."""
     (run_dir / "jobs").mkdir(mode=0o700, exist_ok=True)
     made = workbench(home, contract, store, run_dir, crew, who)
-    return Bench(contract, store, made, suite(contract, store, made.layer), toolbox.toolbox())
+    found = Bench(contract, store, made, suite(contract, store, made.layer), toolbox.toolbox())
+    found.records = lambda: ((record.kind, record.at_ms, record.data) for record in replay.records(run_dir))
+    return found
 
 
 def _is_test(path: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import HostError, RefusedError
 from inbounds.contracts.reasons import StopCode
-from inbounds.run.judging import REQUIRED
+from inbounds.run.judging import PROMOTING
 from inbounds.run.replay import records
 from inbounds.store.store import Store
 
@@ -141,6 +141,6 @@ def _request(
             "journal_head": found.head[1],
             "signatures": list(signatures),
         },
-        "required_judges": list(REQUIRED),
+        "required_judges": list(PROMOTING),
         "when": int(time.time()),
     }

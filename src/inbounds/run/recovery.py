@@ -82,13 +82,13 @@ def ending(home: Home, run_id: str) -> dict[str, str]:
 
 def recover(home: Home, run_id: str) -> dict[str, str]:
     """End a run whose supervisor is dead, with STOP_HOST_FAILED unless a stop was decided already."""
-    from inbounds.journal.signing import Signer, private_key
+    from inbounds.journal.signing import open_signer
     from inbounds.run.assemble import CLOSED, assemble
 
     run_dir = home.run(run_id)
     contract, tampered = trusted(home, run_id)
     part, detail = ("contract", tampered) if tampered else ("supervisor", _last_words(run_dir))
-    assembled = assemble(home, run_dir, contract, CLOSED, Signer(private_key(home.keys)))
+    assembled = assemble(home, run_dir, contract, CLOSED, open_signer(home.keys))
     assembled.finish(Failed.KIND, {"part": part, "detail": detail})
     return ending(home, run_id)
 
