@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from inbounds.contracts import blast, bound
 from inbounds.contracts.bound import Contract, PinnedTest, decode, document_sha256
 from inbounds.contracts.canonical import canonical, digest
+from inbounds.contracts.conduct import Conduct
 from inbounds.contracts.documents import LimitsText, Notify, Policy
 from inbounds.contracts.draft import draft
 from inbounds.contracts.limits import DEFAULT
@@ -59,6 +60,7 @@ def contract(**changes: Any) -> Contract:
         "policy_sha256": "b" * 64,
         "config_sha256": "c" * 64,
         "limits": DEFAULT.as_json(),
+        "conduct": Conduct().as_json(),
         "sources": {"tokens": "built-in default"},
         "targets": ("billing/tax.py",),
         "acceptance": (PinnedTest("t::x", "t", "d" * 40, "e" * 64),),
@@ -85,6 +87,7 @@ def test_it_reads_back_to_the_same_with_the_same_hash() -> None:
     assert again.sha256() == made.sha256() == digest(msgspec.json.decode(made.encode()))
     assert again.encode() == made.encode() == canonical(msgspec.json.decode(made.encode()))
     assert again.numbers() == DEFAULT
+    assert again.conducted() == Conduct()
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

@@ -23,7 +23,8 @@ def texts(at_most: int = 0) -> st.SearchStrategy[LimitsText]:
 
 
 def _writer(key: str):
-    whole = key in {"iterations", "no_progress", "turns", "tool_calls", "file_changes", "tokens", "denials"}
+    whole = key in {"iterations", "no_progress", "turns", "tool_calls", "file_changes", "tokens", "denials",
+             "iteration_file_changes", "restarts"}  # fmt: skip
     whole = whole or key in {"processes", "inodes"}
     return (lambda value: value) if whole else BY_KEY[key].written
 
