@@ -24,7 +24,7 @@ ID_CHARS = 12  # of a tree's or commit's id, as git shortens them
 
 
 def sentence(kind: str, data: Data) -> tuple[str, str]:
-    """(category, sentence) of a record; one printable line of at most TEXT_CHARS_MAX characters and a remark."""
+    """(category, sentence) of a record: one printable line, cut after TEXT_CHARS_MAX characters of what it says."""
     word, say = SENTENCES.get(kind, (EVIDENCE, _unknown(kind)))
     return word, visible(say(data), limit=TEXT_CHARS_MAX)
 
@@ -257,6 +257,12 @@ def _stop(data: Data) -> str:
     return f"STOP {_get(data, 'code')}: {_get(data, 'why')} (workspace: {_get(data, 'disposal')})"
 
 
+def _slowed(data: Data) -> str:
+    pace = f"one model request in {_span(data, 'interval_ms')}" if whole(data, "interval_ms") else ""
+    share = f"{whole(data, 'cpu_percent')} % of a processor" if whole(data, "cpu_percent") else ""
+    return f"the run is slowed down: {', '.join(part for part in (pace, share) if part) or 'as policy says'}"
+
+
 def _promotion(data: Data) -> str:
     reasons = f" ({_reasons(data)})" if _items(data, "reasons") else ""
     return f"the gate to {_get(data, 'target')}: {_get(data, 'outcome')}{_after(data, 'note')}{reasons}"
@@ -323,6 +329,7 @@ SENTENCES: dict[str, tuple[str, Callable[[Data], str]]] = {
     "run.reopened": (SEEN, _reopened),
     "external.call": (SEEN, _external),
     "files.read": (SEEN, lambda d: f"{count(len(_items(d, 'files')), 'file was', 'files were')} read, as the OS says"),
+    "escalation.raised": (ASKED, lambda d: f"the run asks for a person{_after(d, 'why')}"),
     "volume.polled": (
         SEEN,
         lambda d: f"the workspace is over its ceiling: {whole(d, 'bytes') >> 20:,} MiB, {whole(d, 'inodes'):,} inodes",
@@ -341,6 +348,7 @@ SENTENCES: dict[str, tuple[str, Callable[[Data], str]]] = {
     "agent.ended": (EXECUTED, lambda d: f"how the agent's jail ended: {_get(d, 'detail')}"),
     "denial": (REFUSED, _denied),
     "model.refused": (REFUSED, _model_refused),
+    "amendment.refused": (REFUSED, lambda d: f"an amendment of the contract{_after(d, 'why')}"),
     "model.usage": (SPENT, _usage),
     "verdict": (DECIDED, _verdict),
     "iteration.finished": (DECIDED, _iterated),
@@ -349,6 +357,7 @@ SENTENCES: dict[str, tuple[str, Callable[[Data], str]]] = {
     "operator.decision": (DECIDED, _decision),
     "run.reauthorized": (DECIDED, _reauthorized),
     "contract.amended": (DECIDED, _amended),
+    "run.slowed": (DECIDED, _slowed),
     "run.finished": (DECIDED, lambda d: f"the run is over: {_get(d, 'code')}, exit code {_get(d, 'exit')}"),
     "run.recovered": (EVIDENCE, _took_over),
     "stop.step": (EVIDENCE, _step),

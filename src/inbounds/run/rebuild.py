@@ -24,7 +24,7 @@ from inbounds.store.descent import delete_tree
 from inbounds.store.store import OBJECT_ID, Store
 from inbounds.store.walk import EXECUTABLE, FILE, LINK
 
-TREE, DIRECTORY_MODE = "tree", 0o40000
+DIRECTORY_MODE = 0o40000
 OTHERS_MAX = 5  # records named where one's tree is gone
 _SET_BACK = re.compile(r"the workspace is at tree ([0-9a-f]{40}|[0-9a-f]{64})")
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -220,16 +220,15 @@ def _clear(directory: Path, *, whole: bool) -> None:
 def tree_id(store: Store, tree: str, directory: Path) -> str:
     """The id of the tree that the files on disk make, computed here and not by git.
 
-    The listing names what to look at (and the odd modes of very old trees); types, modes and contents are the disk's.
+    The store's listing names what to look at, and how very old trees write modes; everything else is the disk's.
     """
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     below: dict[bytes, list[tuple[bytes, int, str]]] = {b"": []}
     try:
-        for record in git.run(["ls-tree", "-r", "-z", "--full-tree", tree], git_dir=store.path).split(b"\0")[:-1]:
-            head, _, path = record.partition(b"\t")
+        for path, listed in _listed(store, tree):
             mode, blob = _seen(root, path, store.object_format)
             parent, _, name = path.rpartition(b"/")
-            below.setdefault(parent, []).append((name, _as_listed(int(head.split()[0], 8), mode), blob))
+            below.setdefault(parent, []).append((name, _as_listed(listed, mode), blob))
     finally:
         os.close(root)
     for path in list(below):
@@ -242,6 +241,31 @@ def tree_id(store: Store, tree: str, directory: Path) -> str:
             parent, _, name = path.rpartition(b"/")
             below[parent].append((name, DIRECTORY_MODE, _hashed(below.pop(path), store.object_format)))
     return _hashed(below[b""], store.object_format)
+
+
+def _listed(store: Store, tree: str) -> Iterator[tuple[bytes, int]]:
+    """Every path of a tree with the mode that stands in its objects; `git ls-tree` shows only the modes of today."""
+    id_bytes = len(store.null_id) // 2
+    level = [(b"", tree)]
+    while level:
+        asked = b"".join(name.encode() + b"\n" for _, name in level)
+        answer = git.run(["cat-file", "--batch"], git_dir=store.path, stdin=asked)
+        below, at = [], 0
+        for above, name in level:
+            start = answer.index(b"\n", at) + 1
+            head = answer[at:start].split()
+            if head[:2] != [name.encode(), b"tree"]:
+                raise HostError(f"{name} cannot be read from the store", expected="a tree", where=store.path)
+            at, end = start, start + int(head[2])
+            while at < end:
+                mode, _, entry = answer[at : answer.index(b"\0", at)].partition(b" ")
+                at += len(mode) + 1 + len(entry) + 1 + id_bytes
+                if int(mode, 8) == DIRECTORY_MODE:
+                    below.append((above + entry + b"/", answer[at - id_bytes : at].hex()))
+                else:
+                    yield above + entry, int(mode, 8)
+            at = end + 1
+        level = below
 
 
 def _seen(root: int, path: bytes, object_format: str) -> tuple[int, str]:
