@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "discard": ("inbounds.cli.discard", "Throw unlanded work away and free its disk space."),
     "stop": ("inbounds.cli.stop", "Stop a run, or all of them."),
     "verify": ("inbounds.cli.verify", "Re-check everything a run left as evidence."),
+    "export": ("inbounds.cli.export", "Evidence as one file for an audit, or as traces."),
     "doctor": ("inbounds.cli.doctor", "What this host enforces, tried for real."),
     "shell": ("inbounds.cli.shell", "A shell or command in the jail that a role would get."),
     "budget": ("inbounds.cli.budget", "Caps, spend and reservations."),
