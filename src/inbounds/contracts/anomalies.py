@@ -65,6 +65,8 @@ RULES: tuple[AnomalyRule, ...] = (
                 "it runs on every machine that installs, before any test"),
     AnomalyRule("vendored", "H18", "block", "a library copied in: a package directory, a bundle, minified code",
                 "strangers' code in the product's own tree, past every manifest"),
+    AnomalyRule("bundle_changed", "H18", "note", "a bundle or minified code of the base, changed",
+                "repositories that keep what they build change it with every source"),
     AnomalyRule("pipeline", "H18", "block", "a new step or action in continuous integration",
                 "it runs with the project's secrets"),
     AnomalyRule("manifest_unread", "H18", "block", "a manifest, lock or pipeline file that cannot be read",

@@ -30,7 +30,7 @@ from inbounds.store.tree import Change
 REQUIRED = ("scope", "tests", "secrets", "bandit")
 # For the gate beside these, not for DONE: an anomaly that blocks keeps a result from landing by itself, and a run with
 # one may still reach its goal.
-PROMOTING = (*REQUIRED, anomalies.JUDGE)
+PROMOTING = (*REQUIRED, repetition.JUDGE)
 OUTPUT_CHARS_MAX = 20_000  # the end of a test run's output, kept for the next prompt and for run_tests
 LINK_BYTES_MAX = 4_096  # PATH_MAX
 GRAVE = frozenset({Severity.CRITICAL, Severity.HIGH})

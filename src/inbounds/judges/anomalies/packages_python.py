@@ -115,6 +115,7 @@ def setup_cfg(data: bytes) -> Manifest:
     except configparser.Error as error:
         raise UnreadableError(f"no configuration file: {str(error)[:120]}") from None
     made = Manifest("python")
+    made.own.add(normal(parser.get("metadata", "name", fallback="")))
     keys = [("options", key) for key in _SETUP - {"extras_require"}]
     if parser.has_section("options.extras_require"):
         keys += [("options.extras_require", key) for key in parser["options.extras_require"]]
@@ -143,6 +144,8 @@ def setup_py(data: bytes) -> Manifest:
         if isinstance(target, ast.Name)
     }
     for node in nodes:
+        if isinstance(node, ast.keyword) and node.arg == "name":
+            made.own.update(normal(text) for text in _literals(lists.get(getattr(node.value, "id", ""), node.value)))
         if isinstance(node, ast.keyword) and node.arg in _SETUP:
             value = lists.get(node.value.id, node.value) if isinstance(node.value, ast.Name) else node.value
             for text in _literals(value):

@@ -59,7 +59,7 @@ def signals(
         yield Signal("diff_binary", "", f"{binary} bytes of new binary content, more than {numbers['binary']}")
     for change, m in zip(material.changes, measures, strict=True):
         gone = m.removed * 100 >= m.before * REWRITTEN_PERCENT
-        if change.status == "M" and m.before > numbers["rewrite_lines"] and gone and m.added:
+        if change.status == "M" and m.before > numbers["rewrite_lines"] and gone and m.added * 2 >= m.before:
             yield Signal("rewrite", change.path, f"{m.removed} of {m.before} lines replaced by {m.added} others")
     total = earlier_lines + material.step_lines
     if earlier_lines and total > numbers["churn_lines"] and total > numbers["churn_times"] * max(1, lines):

@@ -59,6 +59,8 @@ def _named(change: Changed, found: Kind, material: Material) -> Iterator[Signal]
         yield Signal(rule, change.path, f"its content is {found.name}, its name says {false}")
         return
     rule = _RULES.get(found.family, "")
+    if rule == "type_script" and extension(change.path) in _TEXTS & {extension(path) for path in material.base.paths}:
+        return  # a source file like others of the base, with a first line
     declared = material.declared
     if (
         not rule

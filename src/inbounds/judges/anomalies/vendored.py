@@ -1,7 +1,7 @@
 """Libraries copied into the tree: package directories, bundles, minified code (H18).
 
-By paths, and by the shape of what is new; one signal a directory. Updating what the base vendors already is another
-matter, and shows in the size of the diff.
+By paths, and by the shape of what is new; one signal a directory. Updating what the base vendors already shows in the
+size of the diff, and a changed bundle has a rule of its own.
 """
 
 import posixpath
@@ -15,7 +15,7 @@ _HOMES = re.compile(
     r"|external|externals|Pods|Carthage|jspm_packages|web_modules)/(@[^/]+/[^/]+|[^/]+)(/|$)",
     re.IGNORECASE,
 )
-_META = re.compile(r"(.*/)?([^/]+)\.(dist-info|egg-info)/(METADATA|PKG-INFO|RECORD)")
+_META = re.compile(r".*\.dist-info/(METADATA|RECORD)")  # of an installed package; an egg-info is the project's own
 _BUNDLE = re.compile(r".*[.-](min|bundle|prod)\.(js|css|mjs|cjs)|.*\.(umd|iife)\.js", re.IGNORECASE)
 _LICENCE = re.compile(r"(licen[cs]e|copying)([.-].*)?", re.IGNORECASE)
 _PACKAGE = frozenset(
@@ -52,13 +52,14 @@ def signals(material: Material) -> Iterator[Signal]:
         if change.regular and not any(change.path.startswith(home + "/") for home in seen):
             why = _bundle(change)
             if why:
-                yield Signal("vendored", change.path, why)
+                known_one = change.status == "M" and change.old is not None
+                yield Signal("bundle_changed" if known_one else "vendored", change.path, why)
 
 
 def _home(path: str) -> str:
     """The directory of the library that a path belongs to, "" for none."""
-    if meta := _META.fullmatch(path):
-        return posixpath.dirname(path) if (meta[1] or meta[3] == "dist-info") else ""
+    if _META.fullmatch(path):
+        return posixpath.dirname(path)
     match = _HOMES.match(path)
     return match[0].rstrip("/") if match else ""
 
