@@ -9,7 +9,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from inbounds.contracts.errors import EXIT_HOST, HostError, InboundsError
 from inbounds.kernel.decide import decide
@@ -26,6 +26,7 @@ ENDING = frozenset({Phase.STOPPING, Phase.FINISHED})
 log = logging.getLogger(__name__)
 
 Post = Callable[[str, Mapping[str, Any]], None]
+Item: TypeAlias = tuple[str, Mapping[str, Any], threading.Event | None]
 
 
 class Recorded(Protocol):
@@ -49,6 +50,19 @@ class Journal(Protocol):
         """Append one record, on disk before this returns when `sync`."""
 
 
+class Events(Protocol):
+    """Where events wait for the loop: a queue for threads, or a simulated one; queue.Empty where there is none."""
+
+    def put(self, item: Item) -> None:
+        """Hand one in; waits where too many wait already."""
+
+    def get(self, *, timeout: float | None = None) -> Item:
+        """The next one, waiting so many seconds for it."""
+
+    def get_nowait(self) -> Item:
+        """The next one, if there is one now."""
+
+
 class World(Protocol):
     """Everything outside: carries an effect out at once or starts it, and posts events."""
 
@@ -59,12 +73,19 @@ class World(Protocol):
 class Loop:
     """One run's events in order; `post` is safe from any thread."""
 
-    def __init__(self, journal: Journal, now_ms: Callable[[], int], state: State | None = None, at_ms: int = 0) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        now_ms: Callable[[], int],
+        state: State | None = None,
+        at_ms: int = 0,
+        events: Events | None = None,
+    ) -> None:
         """`now_ms` gives Unix milliseconds; `state` is what a replayed journal says, `at_ms` its last record's time."""
         self.state = state or State()
         self._journal = journal
         self._now_ms = now_ms
-        self._events: queue.Queue[tuple[str, Mapping[str, Any], threading.Event | None]] = queue.Queue(QUEUE_MAX)
+        self._events: Events = events or queue.Queue(QUEUE_MAX)
         self._world: World | None = None
         self._at_ms = at_ms
         self._by = ""
@@ -78,10 +99,14 @@ class Loop:
 
         HostError where it does not get there.
         """
+        if not self.announce(kind, data).wait(SAID_S_MAX):
+            raise HostError(f"{kind} was not written within {SAID_S_MAX:.0f} s")
+
+    def announce(self, kind: str, data: Mapping[str, Any]) -> threading.Event:
+        """Hand an event in; what is returned is set once it is on disk."""
         written = threading.Event()
         self._events.put((kind, data, written))
-        if not written.wait(SAID_S_MAX):
-            raise HostError(f"{kind} was not written within {SAID_S_MAX:.0f} s")
+        return written
 
     def record(self, kind: str, data: Mapping[str, Any]) -> None:
         """Journal and decide now; only from within `perform` in the loop's own thread.

@@ -20,6 +20,9 @@ class Parts(Protocol):
     def accepted(self) -> dict[str, Any]:
         """run.accepted's data."""
 
+    def known(self) -> dict[str, Any]:
+        """run.recovered's data: what the ledger, which outlived the supervisor, knows of the run."""
+
     def preflight(self) -> None:
         """Slow: posts preflight.finished."""
 
@@ -99,6 +102,16 @@ class Worker(Protocol):
 
     def end(self, seconds: float) -> None:
         """Begin nothing further, and wait so long."""
+
+
+class Watch(Protocol):
+    """Has `Parts.watch` look, again and again."""
+
+    def start(self) -> None:
+        """Begin looking."""
+
+    def stop(self) -> None:
+        """Look no more; returns when the last look is over."""
 
 
 class Journal(Protocol):

@@ -12,7 +12,7 @@ from inbounds.contracts.reasons import Disposal, StopCode
 from inbounds.kernel import effects
 from inbounds.kernel.events import Accepted, Failed, SnapshotTaken
 from inbounds.kernel.state import Phase
-from inbounds.run.loop import Loop
+from inbounds.run.loop import Events, Loop
 from inbounds.run.ports import Journal, Parts, Worker
 from inbounds.run.replay import Replayed
 
@@ -23,10 +23,12 @@ DISPOSED = {Disposal.KEEP: "kept", Disposal.REVERT: "reverted", Disposal.QUARANT
 class Supervisor:
     """One run's effects; the same for a new run, one that goes on, and one that is brought to its end."""
 
-    def __init__(self, journal: Journal, replayed: Replayed, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, journal: Journal, replayed: Replayed, now_ms: Callable[[], int], events: Events | None = None
+    ) -> None:
         """`journal` is open for writing and `replayed` what it holds; `equip` before anything else is called."""
         self.journal, self._replayed = journal, replayed
-        self.loop = Loop(journal, now_ms, replayed.state, replayed.at_ms)
+        self.loop = Loop(journal, now_ms, replayed.state, replayed.at_ms, events)
         self.parts: Parts
         self.worker: Worker
 
