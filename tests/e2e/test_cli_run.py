@@ -174,7 +174,7 @@ def test_detach_gives_the_terminal_back_and_logs_follow(person: Person) -> None:
     assert person.last() == facts["run_id"]
     followed = person.runs("logs", facts["run_id"], "--follow")
     assert followed.returncode == 0
-    assert "run.accepted" in followed.stdout
+    assert " asks reference " in followed.stdout
     assert "DONE" in followed.stdout.splitlines()[-1]
     assert time.monotonic() - began > 1
     until(lambda: not outside.processes_of(facts["run_id"]))

@@ -120,7 +120,6 @@ def _show(home: "Home", run_id: str, *, follow: bool, verbose: bool, as_json: bo
 def _standing(run_dir: "Path") -> "Iterator[Record]":
     """The records that are there; a last line without its end is one that is being written, or was by the dead."""
     from inbounds.journal import chain
-    from inbounds.run import recovery
 
     try:
         yield from chain.records(run_dir / "journal.jsonl")
@@ -129,6 +128,8 @@ def _standing(run_dir: "Path") -> "Iterator[Record]":
     except chain.ChainError as broken:
         if broken.rule != "torn":
             raise
+        from inbounds.run import recovery
+
         if not recovery.locked(run_dir):
             sys.stderr.write("inbounds: the last line is unfinished, its writer died\n  type:     inbounds status\n")
 
