@@ -53,6 +53,8 @@ from inbounds.kernel.state import Phase, State
 
 # Caps on one request or on time: refusing that request is the whole answer, and it counts as a denial.
 NOT_SPENT = frozenset({"request", "busy"})
+# What we impose ourselves: an agent that asks meanwhile reaches for nothing, and shall ask again.
+OUR_WAIT = frozenset({"paused", "paced"})
 
 Step = tuple[State, tuple[Effect, ...]]
 
@@ -94,7 +96,8 @@ def decide(state: State, event: Event, at_ms: int) -> Step:
         return _stopping(state, event), ()
     after, effects = _running(state, event, at_ms)
     # A late event that stops the run by itself (a decoy opened, a dead supervisor) names the more telling cause.
-    if state.phase is Phase.NEW or any(isinstance(e, RecordStop) and e.code is not StopCode.DONE for e in effects):
+    done = any(isinstance(effect, RecordStop) and effect.code is StopCode.DONE for effect in effects)
+    if state.phase is Phase.NEW or (after.phase is Phase.STOPPING and not done):
         return after, effects
     if at_ms - state.started_ms >= after.limits.wall_clock_ms:
         return _stop(after, StopCode.STOP_RUNTIME_EXCEEDED, "the wall-clock limit passed")
@@ -149,6 +152,8 @@ def _stopping(state: State, event: Event) -> State:
             return replace(state, stop_code=event.code, stop_hash=event.ref)
         case Amended():
             return _amended(state, event)
+        case Usage():  # settled behind the stop: it counts for a leg that people may open
+            return _counted(state, event)
         case _:
             return state
 
@@ -191,13 +196,11 @@ def _running(state: State, event: Event, at_ms: int) -> Step:
             stopped = replace(state, incident=event.incident)
             return _stop(stopped, StopCode.STOP_OPERATOR, f"{event.who}: {event.why}")
         case Recovered():
-            return _recovered(state, event, at_ms)
+            return _recovered(state, event)
         case Reopened():
-            return _reopened(state, event)
+            return _reopened(state, event, at_ms)
         case Amended():
-            after = _amended(state, event)
-            changed = after.version != state.version
-            return after, ((ApplyLimits(after.limits, unpause=state.escalated_until_ms > 0),) if changed else ())
+            return _in_force(state, _amended(state, event))
         case StopDecided():  # its cause could not be written: a disk that was full for everything else
             return replace(state, phase=Phase.STOPPING, stop_code=event.code, stop_hash=event.ref), ()
         case Reauthorized() | Tick() | StopStep() | Finished():
@@ -227,15 +230,18 @@ def _preflight(state: State, event: PreflightFinished) -> Step:
     return _start(state, 1)
 
 
-def _usage(state: State, event: Usage, at_ms: int) -> Step:
-    after = replace(
+def _counted(state: State, event: Usage) -> State:
+    return replace(
         state,
         iteration_turns=state.iteration_turns + 1,
         spent_micro_usd=event.spent_micro_usd,
         tokens=state.tokens + event.input_tokens + event.output_tokens,
         tool_calls=state.tool_calls + event.tool_calls,
     )
-    after, effects = _spent(after, at_ms)
+
+
+def _usage(state: State, event: Usage, at_ms: int) -> Step:
+    after, effects = _spent(_counted(state, event), at_ms)
     if after.phase is Phase.STOPPING:
         return after, effects
     turns = after.limits.turns
@@ -244,16 +250,27 @@ def _usage(state: State, event: Usage, at_ms: int) -> Step:
     return after, effects
 
 
+def _over(state: State) -> tuple[StopCode, str] | None:
+    """The limit that the counters are beyond, whether they rose or it was lowered (E2, E4, E5, E9, N6)."""
+    limits = state.limits
+    if state.tool_calls > limits.tool_calls:
+        return StopCode.STOP_TOOL_CALLS_EXCEEDED, f"{state.tool_calls} tool calls, {limits.tool_calls} allowed"
+    if state.spent_micro_usd >= limits.budget_micro_usd:
+        return StopCode.STOP_BUDGET_EXCEEDED, "the budget is spent"
+    if state.tokens >= limits.tokens:
+        return StopCode.STOP_BUDGET_EXCEEDED, f"{state.tokens} tokens, {limits.tokens} allowed"
+    if state.denials > limits.denials:
+        return StopCode.STOP_UNAUTHORIZED_ACCESS, f"{state.denials} denials, {limits.denials} allowed"
+    if state.n > limits.iterations:
+        return StopCode.STOP_ITERATIONS_EXCEEDED, f"iteration {state.n}, {limits.iterations} are allowed"
+    return None  # progress is a matter of an iteration's end: _onward
+
+
 def _spent(state: State, at_ms: int) -> Step:
     """What the counters lead to: a stop, a question to a person, slowing down, in this order (E2, E4, E9, G8)."""
+    if over := _over(state):
+        return _stop(state, *over)
     limits, conduct = state.limits, state.conduct
-    if state.tool_calls > limits.tool_calls:
-        why = f"{state.tool_calls} tool calls, {limits.tool_calls} allowed"
-        return _stop(state, StopCode.STOP_TOOL_CALLS_EXCEEDED, why)
-    if state.spent_micro_usd >= limits.budget_micro_usd:
-        return _stop(state, StopCode.STOP_BUDGET_EXCEEDED, "the budget is spent")
-    if state.tokens >= limits.tokens:
-        return _stop(state, StopCode.STOP_BUDGET_EXCEEDED, f"{state.tokens} tokens, {limits.tokens} allowed")
     effects: list[Effect] = []
     if (
         conduct.escalate_at_percent
@@ -268,7 +285,7 @@ def _spent(state: State, at_ms: int) -> Step:
     return after, (*effects, *slower)
 
 
-def _slower(state: State) -> Step:
+def _pressed(state: State) -> bool:
     limits, conduct = state.limits, state.conduct
     used = (
         (state.tool_calls, limits.tool_calls),
@@ -276,10 +293,14 @@ def _slower(state: State) -> Step:
         (state.tokens, limits.tokens),
         (state.denials, limits.denials),
     )
-    pressed = any(now * PERCENT >= most * conduct.slow_at_percent for now, most in used)
-    if state.slowed or not conduct.slow_at_percent or not pressed:
+    share = conduct.slow_at_percent
+    return share > 0 and any(now * PERCENT >= most * share for now, most in used)
+
+
+def _slower(state: State) -> Step:
+    if state.slowed or not _pressed(state):
         return state, ()
-    return replace(state, slowed=True), (SlowDown(conduct.slow_interval_ms, conduct.slow_cpu_percent),)
+    return replace(state, slowed=True), (SlowDown(state.conduct.slow_interval_ms, state.conduct.slow_cpu_percent),)
 
 
 def _amended(state: State, event: Amended) -> State:
@@ -289,7 +310,17 @@ def _amended(state: State, event: Amended) -> State:
     return replace(state, version=event.version, limits=event.limits, escalated_until_ms=0, slowed=False)
 
 
-def _recovered(state: State, event: Recovered, at_ms: int) -> Step:
+def _in_force(state: State, amended: State) -> Step:
+    """The amended limits hold at once: one below what is used stops, one with room again lifts the slow-down (E9)."""
+    if amended.version == state.version:
+        return state, ()
+    if over := _over(amended):
+        return _stop(amended, *over)
+    lifted = (SlowDown(0, PERCENT),) if state.slowed and not _pressed(amended) else ()
+    return amended, (ApplyLimits(amended.limits, unpause=state.escalated_until_ms > 0), *lifted)
+
+
+def _recovered(state: State, event: Recovered) -> Step:
     """Go on after the supervisor's death, as often as the limits allow; what was spent meanwhile counts (E16)."""
     if state.phase is Phase.NEW:
         return state, ()
@@ -300,34 +331,36 @@ def _recovered(state: State, event: Recovered, at_ms: int) -> Step:
         tokens=max(state.tokens, event.tokens),
         tool_calls=max(state.tool_calls, event.tool_calls),
         slowed=False,  # a new gateway and a new jail know nothing of it
+        halted=state.halted or state.phase is Phase.WORKING,  # its agent died with it, and not by itself
     )
     if state.conduct.recovery != "continue":
         return _stop(after, StopCode.STOP_HOST_FAILED, "supervisor: it died, and policy does not let a run go on")
     if after.recoveries > after.limits.restarts:
         why = f"supervisor: it died {after.recoveries} times, {after.limits.restarts} restarts are allowed"
         return _stop(after, StopCode.STOP_HOST_FAILED, why)
-    after, effects = _spent(after, at_ms)
-    if after.phase is Phase.STOPPING:
-        return after, effects
+    if over := _over(after):
+        return _stop(after, *over)
     if state.phase is Phase.PREFLIGHT:
         return after, (RunPreflight(),)
     after = replace(after, phase=Phase.REOPENING, resume_at=GOES_ON.get(state.phase, state.resume_at))
-    # Slowing down and asking wait for the parts that they are about.
-    return after, (Reopen(state.checkpoint, restore=False), *effects)
+    return after, (Reopen(state.checkpoint, restore=False),)
 
 
-def _reopened(state: State, event: Reopened) -> Step:
+def _reopened(state: State, event: Reopened, at_ms: int) -> Step:
     if state.phase is not Phase.REOPENING:
         return state, ()
     if not event.ok:
         return _stop(state, StopCode.STOP_HOST_FAILED, "; ".join(event.reasons) or "no reason given")
+    # Slowing down and asking have waited for the gateway that they are about.
+    after, effects = _spent(state, at_ms)
+    if after.phase is Phase.STOPPING:
+        return after, effects
     if state.resume_at is Phase.SNAPSHOT:
-        return replace(state, phase=Phase.SNAPSHOT), (TakeSnapshot(state.n),)
+        return replace(after, phase=Phase.SNAPSHOT), (*effects, TakeSnapshot(state.n))
     if state.resume_at is Phase.COMMITTING:
-        return replace(state, phase=Phase.COMMITTING), (Commit(state.n, state.tree),)
-    if state.n > state.limits.iterations:
-        return _stop(state, StopCode.STOP_ITERATIONS_EXCEEDED, f"{state.limits.iterations} iterations are allowed")
-    return _start(state, state.n)
+        return replace(after, phase=Phase.COMMITTING), (*effects, Commit(state.n, state.tree))
+    after, start = _start(after, state.n)
+    return after, (*effects, *start)
 
 
 def _refused(state: State, event: ModelRefused) -> Step:
@@ -335,7 +368,7 @@ def _refused(state: State, event: ModelRefused) -> Step:
         if state.phase is not Phase.WORKING or state.halted:
             return state, ()
         return replace(state, halted=True), (HaltAgent(event.reason),)
-    if event.cap == "lease":
+    if event.cap == "lease" or event.reason in OUR_WAIT:
         return state, ()
     if event.cap == "tool_calls":
         return _stop(state, StopCode.STOP_TOOL_CALLS_EXCEEDED, event.reason)
@@ -397,7 +430,7 @@ def _judged(state: State, event: Judged) -> Step:
 def _iteration(state: State, event: IterationFinished) -> Step:
     if state.phase is not Phase.JUDGING or event.n != state.n:
         return state, ()
-    if not event.changed and state.iteration_turns == 0:
+    if not event.changed and state.iteration_turns == 0 and not state.halted:
         return _stop(state, StopCode.STOP_AGENT_FAILED, "the agent ended without asking its model anything")
     passed = all(state.verdicts.get(judge) == Outcome.PASS for judge in state.required_judges)
     after = replace(
@@ -430,7 +463,10 @@ def _onward(state: State) -> Step:
 
 
 def _start(state: State, n: int) -> Step:
-    return replace(state, phase=Phase.STARTING, n=n), (StartIteration(n),)
+    """No iteration begins beyond a limit, whoever let the run go on (E9)."""
+    after = replace(state, phase=Phase.STARTING, n=n)
+    over = _over(after)
+    return _stop(after, *over) if over else (after, (StartIteration(n),))
 
 
 def _stop(state: State, code: StopCode, why: str) -> Step:

@@ -26,7 +26,15 @@ ENDING = frozenset({Phase.STOPPING, Phase.FINISHED})
 log = logging.getLogger(__name__)
 
 Post = Callable[[str, Mapping[str, Any]], None]
-Item: TypeAlias = tuple[str, Mapping[str, Any], threading.Event | None]
+
+
+class Written(threading.Event):
+    """Set once a record is on disk, or once `fault` says what kept it from getting there."""
+
+    fault = ""
+
+
+Item: TypeAlias = tuple[str, Mapping[str, Any], Written | None]
 
 
 class Recorded(Protocol):
@@ -99,12 +107,15 @@ class Loop:
 
         HostError where it does not get there.
         """
-        if not self.announce(kind, data).wait(SAID_S_MAX):
+        written = self.announce(kind, data)
+        if not written.wait(SAID_S_MAX):
             raise HostError(f"{kind} was not written within {SAID_S_MAX:.0f} s")
+        if written.fault:
+            raise HostError(written.fault)
 
-    def announce(self, kind: str, data: Mapping[str, Any]) -> threading.Event:
-        """Hand an event in; what is returned is set once it is on disk."""
-        written = threading.Event()
+    def announce(self, kind: str, data: Mapping[str, Any]) -> Written:
+        """Hand an event in; what is returned is set once it is on disk, or has the fault."""
+        written = Written()
         self._events.put((kind, data, written))
         return written
 
@@ -124,9 +135,7 @@ class Loop:
                 kind, data, written = self._events.get_nowait()
             except queue.Empty:
                 return
-            self._take(kind, data)
-            if written:
-                written.set()
+            self._hear(kind, data, written)
 
     def run(self, world: World) -> State:
         """Until the run is finished; returns its last state."""
@@ -137,9 +146,7 @@ class Loop:
             except queue.Empty:
                 self._tick()
             else:
-                self._take(kind, data)
-                if written:
-                    written.set()
+                self._hear(kind, data, written)
                 self._tick()
         return self.state
 
@@ -149,6 +156,12 @@ class Loop:
         self._perform(effects, -1)
         self.drain()
         return self.state
+
+    def _hear(self, kind: str, data: Mapping[str, Any], written: Written | None) -> None:
+        fault = self._take(kind, data)
+        if written:
+            written.fault = fault
+            written.set()
 
     def _now(self) -> int:
         # The journal's times never go back; decisions are made at the same ones, so that a replay decides alike.
