@@ -107,8 +107,10 @@ def replaced_in(value: Any, secrets: tuple[Secret, ...]) -> Any:
 
 
 def _defused(text: str) -> str:
-    # The scanner stops at NUL and obeys comments that tell it to look away; lengths and lines stay as they are.
-    return _ALLOW.sub(r"leaks\1-\2allow", text.replace("\0", " "))
+    # The scanner stops at NUL, takes no text that is not Unicode, and obeys comments that tell it to look away. Lengths
+    # and lines stay as they are.
+    unicode = text.encode("utf-8", "replace").decode()
+    return _ALLOW.sub(r"leaks\1-\2allow", unicode.replace("\0", " "))
 
 
 def _blocks(text: str) -> Iterator[tuple[int, str]]:
