@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from inbounds.console import terminal
+from inbounds.console.sentences import SENTENCES
 from inbounds.journal import chain, manifest
 
 
@@ -29,12 +30,15 @@ def test_every_record_is_one_readable_line(tmp_path: Path) -> None:
     assert all("\n" not in line for line in lines)
 
 
-def test_a_record_of_a_kind_that_nobody_knows_is_still_a_line() -> None:
-    hostile = {"kind": "\x1b[2J", "text": "x" * 10_000}
-    line = terminal.event_line(chain.Record(1, evidence.START, "something.new", hostile, "", ""))
+@pytest.mark.parametrize("kind", [*SENTENCES, "something.new"])
+def test_no_record_can_steer_the_terminal_or_break_the_line(kind: str) -> None:
+    hostile = "\x1b[2J\x1b]0;x\x07\r\n\u202eevil" + "x" * 10_000
+    keys = ("run_id", "plan_id", "operator", "role", "reason", "model", "detail", "tool", "outcome", "judge", "summary",
+            "why", "code", "step", "target", "kind", "channel", "text", "branch", "n", "who", "part")  # fmt: skip
+    line = terminal.event_line(chain.Record(1, evidence.START, kind, dict.fromkeys(keys, hostile), "", ""))
     assert line.isprintable()
-    assert "something.new" in line
-    assert len(line) < 500
+    assert len(line) < 600
+    assert terminal.event_line(chain.Record(1, evidence.START, kind, {}, "", "")), "and without its data it is a line"
 
 
 @pytest.mark.req("Q1")
