@@ -5,6 +5,7 @@ After `halt` no further jail starts, whoever asks (E10). Composes nothing and ju
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from inbounds.contracts.errors import HostError
 from inbounds.sandbox.identity import Identity
 from inbounds.sandbox.jail import Jail, spawn
+from inbounds.sandbox.restraint import NICE
 from inbounds.sandbox.spec import JailExit, JailSpec
 
 Post = Callable[[str, Mapping[str, Any]], None]
@@ -33,14 +35,19 @@ class Crew:
         self._lock = threading.Lock()
         self._jails: dict[Jail, str] = {}
         self._halted = False
+        self._percent = 0
 
     def open(self, spec: JailSpec, scratch: Path, hidden: Mapping[str, str] = MappingProxyType({})) -> Jail:
         """A jail that waits for its go; HaltedError after `halt`. `hidden`: text of its command -> what is recorded."""
         with self._lock:
             if self._halted:
                 raise HaltedError("the run is stopping", expected="no further jail")
+            if self._percent:
+                spec = replace(spec, limits=replace(spec.limits, nice=NICE))
             jail = spawn(spec, identity=self._identity, scratch=scratch)
             self._jails[jail] = spec.role
+            if self._percent:
+                jail.slow(self._percent)
             if self._post:  # before `halt` can go on: whoever halts has heard of every jail that started
                 enforcement = dict(jail.enforcement)
                 started = {"role": spec.role, "n": self._n(), "enforcement": enforcement, "argv0": spec.argv[0]}
@@ -86,6 +93,29 @@ class Crew:
             chosen = [jail for jail, its in self._jails.items() if its == role]
         for jail in chosen:
             jail.kill()
+
+    def slow(self, percent: int) -> str:
+        """Slow down every jail from now on, later ones too; what was done, for the journal (see Jail.slow).
+
+        Cheap to repeat, and to be repeated: an agent can make what the last call has not seen.
+        """
+        with self._lock:
+            self._percent = percent
+            chosen = list(self._jails)
+        done = sorted({jail.slow(percent) for jail in chosen})
+        return ", ".join(done) or "no jail is alive; later ones begin slowly"
+
+    def freeze(self) -> dict[str, str]:
+        """Freeze every jail and let nothing start again: "role (pid)" -> how (see Jail.freeze). `halt` ends them.
+
+        Those that are known are frozen before it waits for one that is being made.
+        """
+        frozen = {jail: jail.freeze() for jail in list(self._jails)}
+        with self._lock:
+            self._halted = True
+            chosen = dict(self._jails)
+        frozen |= {jail: jail.freeze() for jail in chosen if jail not in frozen}
+        return {f"{chosen.get(jail, jail.spec.role)} ({jail.pid})": how for jail, how in frozen.items()}
 
     def halt(self) -> int:
         """End everything, and let nothing start again; returns how many jails were alive."""

@@ -206,7 +206,7 @@ class Parts:
     def slow_down(self, interval_ms: int, cpu_percent: int) -> dict[str, Any]:
         """Requests keep an interval, the agent's processes get a share of a processor (E9)."""
         self._the_gateway().pace(interval_ms)
-        done = self.crew.slow("coder", cpu_percent)
+        done = self.crew.slow(cpu_percent)
         return {"interval_ms": interval_ms, "cpu_percent": cpu_percent, "cpu": done}
 
     def escalate(self, why: str, until_ms: int) -> list[dict[str, Any]]:
@@ -309,6 +309,8 @@ class Parts:
             self.signalled = ""
         if (statement := requests.take_amendment(self.run_dir)) is not None:
             self.post(*amending.read(statement, self.contract, self._state().version))
+        if self._state().slowed:  # an agent can make processes that the last call has not seen
+            self.crew.slow(self.contract.conducted().slow_cpu_percent)
         if found := self._changed_contract():
             self.post(Failed.KIND, {"part": "contract", "detail": found})
         self._poll()
