@@ -1,5 +1,6 @@
 """The writer against real files, real kills and a really full disk."""
 
+import hashlib
 import json
 import os
 import resource
@@ -26,6 +27,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "runs" / "20261120-231500-a1b2c3" / "journal.jsonl"
 
 
+def anchors(path: Path) -> Path:
+    place = anchor.beside(path.parent)
+    assert place is not None
+    return place
+
+
 def kinds(path: Path) -> list[str]:
     return [record.kind for record in chain.linked(chain.records(path))]
 
@@ -39,7 +46,7 @@ def test_what_is_made_is_for_its_owner_only(path: Path) -> None:
         os.umask(old)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert stat.S_IMODE(anchor.beside(path.parent).stat().st_mode) == 0o600
+    assert stat.S_IMODE(anchors(path).stat().st_mode) == 0o600
     assert kinds(path) == ["journal.opened", "run.accepted"]
     assert not path.with_name("journal.reserve").exists()
 
@@ -93,6 +100,9 @@ def test_a_killed_writer_is_taken_over_and_loses_no_record_that_it_reported(path
     assert written[:reported] == list(range(reported))
     recovered = next(record for record in found if record.kind == "journal.recovered")
     assert recovered.data["holder_pid"] == child.pid
+    assert recovered.data["pid"] == os.getpid()
+    assert 0 < recovered.data["holder_at_ms"] <= recovered.at_ms
+    assert recovered.data["torn"] == {}
 
 
 def test_a_writer_that_closed_in_order_is_no_recovery(path: Path) -> None:
@@ -143,16 +153,27 @@ def test_a_journal_that_lost_its_tail_is_not_written_on(path: Path, monkeypatch:
         Journal.open(path)
 
 
-def test_newer_is_refused_and_older_is_migrated_by_a_record(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chain, "FORMAT", 3)
+@pytest.mark.parametrize("version", [1, 3])
+def test_another_format_is_refused_by_name_and_left_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    monkeypatch.setattr(chain, "FORMAT", version)
     Journal.open(path, at_ms=AT).close()
-    monkeypatch.setattr(chain, "FORMAT", 2)
-    with pytest.raises(HostError, match="a journal of format 3"):
+    monkeypatch.undo()
+    content = path.read_bytes()
+    with pytest.raises(HostError, match=f"a journal of format {version}; expected format 2"):
         Journal.open(path)
-    monkeypatch.setattr(chain, "FORMAT", 4)
-    Journal.open(path, at_ms=AT).close()
-    last = list(chain.records(path))[-1]
-    assert (last.kind, last.data) == ("journal.migrated", {"from": 3, "to": 4})
+    assert path.read_bytes() == content
+
+
+def test_a_journal_of_the_first_format_is_told_from_an_edited_one(path: Path) -> None:
+    """Its hashes lack the leaf's prefix; "edited" would be the wrong word for it."""
+    path.parent.mkdir(parents=True)
+    body = b'{"at_ms":5,"data":{"version":1}', b',"kind":"journal.opened","prev":"' + b"0" * 64 + b'","seq":0}'
+    digest = hashlib.sha256(b"".join(body)).hexdigest().encode()
+    path.write_bytes(body[0] + b',"hash":"' + digest + b'"' + body[1] + b"\n")
+    with pytest.raises(HostError, match="a journal of format 1"):
+        Journal.open(path)
 
 
 def test_a_clock_that_was_set_back_does_not_go_back_in_the_journal(path: Path) -> None:
@@ -283,7 +304,7 @@ def test_the_lock_is_no_inheritance(path: Path) -> None:
 def test_a_torn_anchor_does_not_swallow_the_next(path: Path) -> None:
     with Journal.open(path, at_ms=AT) as journal:
         journal.append("run.accepted", {}, AT)
-        place = anchor.beside(path.parent)
+        place = anchors(path)
         with place.open("ab") as file:
             file.write(b'{"at_ms":1,"ha')
         journal.append("stop.decided", {}, AT)

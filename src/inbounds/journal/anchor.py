@@ -9,18 +9,36 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from inbounds.contracts.units import INTEGER_MAX
+from inbounds.journal.note import NOTE_BYTES_MAX
+
 _HASH = re.compile(r"[0-9a-f]{64}")
-# A handful of anchors per iteration and 60 bytes each: this is far beyond any run.
+# A handful of anchors per iteration and 700 bytes each: this is far beyond any run.
 ANCHOR_BYTES_MAX = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """The journal had `hash` at `seq`; `source` says where that was kept."""
+    """The journal had `hash` at `seq`; `source` says where that was kept.
+
+    With a checkpoint: the first `size` records have the Merkle root `root` (hex), and `note` is the signed note that
+    says so. Without one, `size` is 0 and both are empty. `at_ms` is the record's time, 0 where the place holds none.
+    """
 
     seq: int
     hash: str
     source: str
+    size: int = 0
+    root: str = ""
+    note: str = ""
+    at_ms: int = 0
+
+    def line(self) -> bytes:
+        """The anchor as it is kept in a file, newline included; where it is kept is not part of it."""
+        value: dict[str, int | str] = {"at_ms": self.at_ms, "hash": self.hash, "seq": self.seq}
+        if self.note:
+            value |= {"note": self.note, "root": self.root, "size": self.size}
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode() + b"\n"
 
 
 def beside(run_dir: Path) -> Path | None:
@@ -48,12 +66,27 @@ def read(path: Path) -> tuple[Anchor, ...]:
         raise ValueError(f"{path} is longer than {ANCHOR_BYTES_MAX} bytes")
     found: list[Anchor] = []
     for number, line in enumerate(content.split(b"\n")[:-1], 1):
-        try:
-            value = json.loads(line)
-            seq, digest = value["seq"], value["hash"]
-        except (ValueError, TypeError, KeyError):
-            raise ValueError(f"{path}:{number} is no anchor") from None
-        if type(seq) is not int or seq < 0 or not isinstance(digest, str) or not _HASH.fullmatch(digest):
+        kept = parse(line, path.name)
+        if kept is None:
             raise ValueError(f"{path}:{number} is no anchor")
-        found.append(Anchor(seq, digest, path.name))
+        found.append(kept)
     return tuple(found)
+
+
+def parse(line: bytes | str, source: str) -> Anchor | None:
+    """One anchor, with or without a checkpoint; None for what is none. The note's signature is for a verifier."""
+    try:
+        value = json.loads(line)
+        seq, digest, at_ms = value["seq"], value["hash"], value.get("at_ms", 0)
+        size, root, note = value.get("size", 0), value.get("root", ""), value.get("note", "")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    numbers, texts = (seq, at_ms, size), (digest, root, note)
+    if not all(type(n) is int and 0 <= n <= INTEGER_MAX for n in numbers) or not all(type(t) is str for t in texts):
+        return None
+    if not _HASH.fullmatch(digest) or len(note) > NOTE_BYTES_MAX:
+        return None
+    # All of a checkpoint or nothing of it; it covers no more than there was.
+    if not (0 < size <= seq + 1 and _HASH.fullmatch(root) and note) and (size or root or note):
+        return None
+    return Anchor(seq, digest, source, size, root, note, at_ms)

@@ -1,4 +1,4 @@
-"""The journal's one writer: lock, append, sync, repair after a crash, anchors (H14, E11).
+"""The journal's one writer: lock, append, sync, repair after a crash, checkpoints and anchors (H14, E11, ADR 9).
 
 Knows how to make a record durable; not what it means. A record that `append` returned is in the kernel's hands
 (survives a SIGKILL of this process); after `sync` it is on disk.
@@ -10,12 +10,18 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from inbounds.contracts.errors import HostError
-from inbounds.journal import anchor, chain
-from inbounds.journal.chain import ChainError, Record
+from inbounds.journal import anchor, append_only, chain
+from inbounds.journal.anchor import Anchor
+from inbounds.journal.chain import ChainError, Link, Record
+from inbounds.journal.merkle import Tree
+from inbounds.journal.note import ORIGIN, Checkpoint
+from inbounds.journal.signing import Signer
 
 # On disk before `append` returns: what a recovery or a reviewer must never lose. The rest is synced by the group.
 DECISIONS = frozenset(
@@ -29,13 +35,27 @@ DECISIONS = frozenset(
         "stop.step",
         "promotion.decided",
         "operator.decision",
+        "contract.amended",
+        "run.recovered",
+        "run.reauthorized",
         "run.finished",
     }
 )
-# Their heads are kept outside the run's directory too.
+# A signed checkpoint follows each of them, and their heads are kept outside the run's directory too.
 ANCHORED = frozenset(
-    {"run.accepted", "commit.made", "stop.decided", "promotion.decided", "operator.decision", "run.finished"}
+    {
+        "run.accepted",
+        "commit.made",
+        "stop.decided",
+        "promotion.decided",
+        "operator.decision",
+        "contract.amended",
+        "run.recovered",
+        "run.reauthorized",
+        "run.finished",
+    }
 )
+CHECKPOINT = "journal.checkpoint"
 # Disk set aside so that the stop and its reason can be written where nothing else fits any more (E11).
 RESERVE_BYTES = 256 << 10
 _RESERVED = ("stop.", "run.finished", "journal.")
@@ -48,17 +68,35 @@ CUT_ITEMS, CUT_CHARS = 200, 2_000
 class Journal:
     """The writer of one journal file; there is at most one at a time on a host (flock). For one thread only."""
 
-    def __init__(self, path: Path, fd: int, lock_fd: int, anchors: Path | None) -> None:
+    def __init__(self, path: Path, fd: int, lock_fd: int, anchors: Path | None, signer: Signer | None) -> None:
         """Use `Journal.open`."""
-        self.path, self._fd, self._lock_fd, self._anchors = path, fd, lock_fd, anchors
+        self.path, self._fd, self._lock_fd, self._anchors, self._signer = path, fd, lock_fd, anchors, signer
         self._seq, self._prev, self._at_ms, self._size = -1, chain.GENESIS, 0, 0
+        self._tree, self._checkpoint = Tree(), Checkpoint("", 0, b"")
+        self._note = ""
         self._dirty = False
+        self._append_only = False
+        self.on_anchor: Callable[[Anchor], None] | None = None
+        self.unprotected = "append-only was not asked for"
 
     @classmethod
-    def open(cls, path: Path, *, at_ms: int | None = None, anchors: Path | None = None) -> "Journal":
+    def open(
+        cls,
+        path: Path,
+        *,
+        at_ms: int | None = None,
+        anchors: Path | None = None,
+        signer: Signer | None = None,
+        on_anchor: Callable[[Anchor], None] | None = None,
+        append_only: bool = False,
+    ) -> "Journal":
         """Open for writing, creating or taking over; `anchors` defaults to `anchor.beside(path.parent)`.
 
-        HostError: another living process writes it, it does not hold (edited, cut), or it is of a newer format.
+        With a `signer`, a signed checkpoint follows each record of `ANCHORED`. `on_anchor` is given every anchor once
+        it is on disk, to take it to other places; what it raises, the append raises. `append_only` asks for the file
+        attribute from here to `close`; `unprotected` says why it is not set, "" if it is.
+
+        HostError: another living process writes it, it does not hold (edited, cut), or it is of another format.
         A holder that died and a torn last line are mended, and a record `journal.recovered` says so.
         """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -66,8 +104,11 @@ class Journal:
         fd = -1
         try:
             fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            journal = cls(path, fd, lock_fd, anchors or anchor.beside(path.parent))
+            journal = cls(path, fd, lock_fd, anchors or anchor.beside(path.parent), signer)
+            journal.on_anchor = on_anchor
             journal._take_up(at_ms if at_ms is not None else time.time_ns() // 1_000_000)
+            if append_only:
+                journal._protect()
         except BaseException:
             if fd >= 0:
                 os.close(fd)
@@ -84,7 +125,9 @@ class Journal:
         """Add one record; `sync` None means: on disk for `DECISIONS`, with the group otherwise.
 
         HostError when the disk takes no more: the file then ends with the last whole record, and this one does not
-        count. ValueError or TypeError for data that is not plain JSON of strings and integers.
+        count, unless what failed came after it (its checkpoint, the sync, the anchor): a replay sees it then.
+        ValueError or TypeError for data that is not plain JSON of strings and integers. Where a checkpoint follows,
+        the record that is returned is the one asked for, and `head` is the checkpoint.
         """
         if at_ms is None:
             at_ms = time.time_ns() // 1_000_000
@@ -93,9 +136,12 @@ class Journal:
             if behind >= CLOCK_JITTER_MS:
                 self._put("journal.clock_set_back", {"ms": behind}, at_ms)
         record = self._put(kind, data, at_ms)
+        anchored = kind in ANCHORED
+        if anchored:
+            self._check_point()
         if sync or (sync is None and kind in DECISIONS):
             self.sync()
-        if kind in ANCHORED:
+        if anchored:
             self.keep_anchor()
         return record
 
@@ -110,22 +156,22 @@ class Journal:
         self._dirty = False
 
     def keep_anchor(self) -> None:
-        """Write the head outside the run's directory; synced after the journal, so it never claims too much."""
-        if self._anchors is None or self._seq < 0:
+        """Write the head outside the run's directory; synced after the journal, so it never claims too much.
+
+        With a signer, a checkpoint is made first if records came after the last one.
+        """
+        if self._seq < 0:
             return
+        self._check_point()
         self.sync()
-        line = json.dumps({"at_ms": self._at_ms, "hash": self._prev, "seq": self._seq}, separators=(",", ":"))
-        try:
-            self._anchors.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(self._anchors, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                _mend_end_of_line(self._anchors, fd)
-                os.write(fd, line.encode() + b"\n")
-                os.fdatasync(fd)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise _disk(self._anchors, error) from error
+        kept = Anchor(self._seq, self._prev, "", at_ms=self._at_ms)
+        if self._note:
+            size, root = self._checkpoint.size, self._checkpoint.root.hex()
+            kept = Anchor(self._seq, self._prev, "", size, root, self._note, self._at_ms)
+        if self._anchors is not None:
+            _append_anchor(self._anchors, kept.line())
+        if self.on_anchor is not None:
+            self.on_anchor(kept)
 
     def close(self) -> None:
         """Sync, and let the next writer see that this one ended in order."""
@@ -134,6 +180,8 @@ class Journal:
         try:
             self.sync()
             self._reserve_path().unlink(missing_ok=True)
+            if self._append_only:
+                append_only.release(self._fd)
             os.ftruncate(self._lock_fd, 0)
         finally:
             os.close(self._fd)
@@ -161,29 +209,45 @@ class Journal:
             except OSError as again:
                 raise _disk(self.path, again) from again
         self._seq, self._prev, self._at_ms = record.seq, record.hash, at_ms
+        self._tree.append(bytes.fromhex(record.hash))
         self._size += len(line)
         self._dirty = True
         return record
+
+    def _check_point(self) -> None:
+        """Sign the tree of all records so far, unless the last of them is such a checkpoint already."""
+        if self._signer is None or self._checkpoint.size == self._seq > 0:
+            return
+        made = Checkpoint(ORIGIN + self.path.parent.name, self._tree.size, self._tree.root())
+        note = self._signer.sign(str(made))
+        self._put(CHECKPOINT, {"size": made.size, "root": made.root.hex(), "note": note}, self._at_ms)
+        self._checkpoint, self._note = made, note
 
     def _write(self, line: bytes) -> None:
         try:
             written = os.write(self._fd, line)
         except OSError:
-            os.ftruncate(self._fd, self._size)
+            self._cut_back()
             raise
         if written != len(line):  # the kernel took what fitted; the rest would leave half a record
-            os.ftruncate(self._fd, self._size)
+            self._cut_back()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    def _cut_back(self) -> None:
+        """Take back what a failed write left: the file ends with the last whole record."""
+        if os.fstat(self._fd).st_size != self._size:
+            with _cuttable(self._fd, self.path):
+                os.ftruncate(self._fd, self._size)
+
+    def _protect(self) -> None:
+        self.unprotected = append_only.protect(self._fd)
+        self._append_only = not self.unprotected
+
     def _take_up(self, at_ms: int) -> None:
+        _check_format(self.path)
         torn = self._keep_torn_tail_aside(at_ms)
-        last: Record | None = None
-        version = chain.FORMAT
         try:
-            for record in chain.linked(chain.records(self.path)):
-                if last is None:
-                    version = _version(record, self.path)
-                last = record
+            self._read()
         except ChainError as error:
             raise HostError(
                 f"the journal does not hold: {error}",
@@ -192,20 +256,34 @@ class Journal:
                 where=str(self.path),
             ) from None
         self._size = os.fstat(self._fd).st_size
-        if last is not None:
-            self._seq, self._prev, self._at_ms = last.seq, last.hash, last.at_ms
         self._check_anchors()
-        holder = _holder(self._lock_fd)
+        holder, since = _holder(self._lock_fd)
         os.ftruncate(self._lock_fd, 0)
         os.pwrite(self._lock_fd, json.dumps({"pid": os.getpid(), "at_ms": at_ms}).encode(), 0)
         self._reserve()
-        if last is None:
+        # A holder that died may have left the file closed to repair; from here on it is this writer's to protect.
+        append_only.release(self._fd)
+        if self._seq < 0:
             self.append("journal.opened", {"version": chain.FORMAT}, at_ms)
             _sync_directory(self.path.parent)
         if holder or torn:
-            self.append("journal.recovered", {"holder_pid": holder, "torn": torn}, at_ms)
-        if version < chain.FORMAT:
-            self.append("journal.migrated", {"from": version, "to": chain.FORMAT}, at_ms, sync=True)
+            by = {"holder_pid": holder, "holder_at_ms": since, "pid": os.getpid(), "torn": torn}
+            self.append("journal.recovered", by, at_ms)
+
+    def _read(self) -> None:
+        """Follow the chain to its end and grow the tree; a checkpoint that is not of this tree breaks the chain."""
+        for link in chain.linked(chain.links(self.path)):
+            if link.kind == CHECKPOINT:
+                self._recall(link)
+            self._tree.append(bytes.fromhex(link.hash))
+            self._seq, self._prev, self._at_ms = link.seq, link.hash, link.at_ms
+
+    def _recall(self, link: Link) -> None:
+        data = link.record().data
+        made = Checkpoint("", self._tree.size, self._tree.root())
+        if (data.get("size"), data.get("root")) != (made.size, made.root.hex()):
+            raise ChainError("checkpoint", f"record {link.seq} is of another tree", link.seq + 1)
+        self._checkpoint, self._note = made, str(data.get("note", ""))
 
     def _keep_torn_tail_aside(self, at_ms: int) -> dict[str, Any]:
         """Cut an unfinished last line off (power loss), keep its bytes in a file of their own; {} if there is none."""
@@ -226,7 +304,8 @@ class Journal:
             file.write(torn)
             file.flush()
             os.fsync(fd)
-        os.ftruncate(self._fd, size - len(torn))
+        with _cuttable(self._fd, self.path):
+            os.ftruncate(self._fd, size - len(torn))
         os.fsync(self._fd)
         return {"bytes": len(torn), "sha256": hashlib.sha256(torn).hexdigest(), "aside": aside.name}
 
@@ -265,7 +344,7 @@ def _lock(path: Path, journal: Path) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        holder = _holder(fd)
+        holder, _ = _holder(fd)
         os.close(fd)
         raise HostError(
             f"process {holder or 'unknown'} is writing this journal",
@@ -276,27 +355,43 @@ def _lock(path: Path, journal: Path) -> int:
     return fd
 
 
-def _holder(lock_fd: int) -> int:
-    """Pid that the lock file names, 0 if its writer closed in order (or died before it wrote its name)."""
+def _holder(lock_fd: int) -> tuple[int, int]:
+    """Pid that the lock file names and since when; 0 if its writer closed in order (or died before it wrote that)."""
     try:
         value = json.loads(os.pread(lock_fd, 256, 0) or b"{}")
-        return int(value.get("pid", 0))
+        return int(value.get("pid", 0)), int(value.get("at_ms", 0))
     except (ValueError, TypeError, AttributeError):
-        return -1  # there was a holder, and its name is torn: still a death to report
+        return -1, 0  # there was a holder, and its name is torn: still a death to report
 
 
-def _version(first: Record, path: Path) -> int:
-    version = first.data.get("version")
-    if first.kind != "journal.opened" or type(version) is not int:
-        raise HostError("the first record is no journal.opened with a version", where=str(path))
-    if version > chain.FORMAT:
+def _check_format(path: Path) -> None:
+    found = chain.stated_format(path)
+    if found in (None, chain.FORMAT):
+        return
+    raise HostError(
+        f"a journal of format {found}",
+        expected=f"format {chain.FORMAT}",
+        fix="pipx upgrade inbounds" if found > chain.FORMAT else f"inbounds discard {path.parent.name}",
+        where=str(path),
+    )
+
+
+@contextmanager
+def _cuttable(fd: int, path: Path) -> Iterator[None]:
+    """The append-only attribute lifted, and set again: it refuses the repair as it refuses everything else."""
+    was = append_only.is_set(fd)
+    if was and (why := append_only.release(fd)):
         raise HostError(
-            f"a journal of format {version}",
-            expected=f"format {chain.FORMAT} or older",
-            fix="pipx upgrade inbounds",
+            f"the append-only attribute cannot be lifted to repair the end: {why}",
+            expected="the account that set it (root)",
+            fix=f"sudo chattr -a {path}",
             where=str(path),
         )
-    return version
+    try:
+        yield
+    finally:
+        if was:
+            append_only.protect(fd)
 
 
 def _cut(data: dict[str, Any]) -> dict[str, Any]:
@@ -316,11 +411,22 @@ def _cut(data: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "cut": cut}
 
 
-def _mend_end_of_line(path: Path, fd: int) -> None:
-    """A torn anchor (power loss) must not swallow the next one: cut it off."""
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        os.ftruncate(fd, content.rfind(b"\n") + 1)
+def _append_anchor(path: Path, line: bytes) -> None:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            size = os.fstat(fd).st_size
+            if size and os.pread(fd, 1, size - 1) != b"\n":  # a torn one (power loss) must not swallow the next
+                content = os.pread(fd, anchor.ANCHOR_BYTES_MAX, 0)
+                os.ftruncate(fd, content.rfind(b"\n") + 1)
+            if os.write(fd, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise _disk(path, error) from error
 
 
 def _sync_directory(path: Path) -> None:
