@@ -1,21 +1,67 @@
 """A finished run's directory, written through the real journal writer, for tests to read and to tamper with.
 
-Knows the journal's vocabulary; runs no agent.
+Signed as a real one is: checkpoints by the state directory's key, statements by an operator's SSH key. Knows the
+journal's vocabulary; runs no agent.
 """
 
+import base64
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from inbounds.contracts.canonical import canonical, digest
 from inbounds.journal import chain, manifest
 from inbounds.journal.chain import Record
+from inbounds.journal.signing import Signer
 from inbounds.journal.writer import Journal
+
+# Data of a step, or what makes it from the records that stand before.
+Data: TypeAlias = "dict[str, Any] | Callable[[list[Record]], dict[str, Any]]"
 
 RUN_ID = "20261120-231500-a1b2c3"
 START = 1_795_216_500_000
 SHA = "5f" * 32
 TREE, COMMIT, BASE = "1a" * 20, "2b" * 20, "3c" * 20
 
+JOURNAL_SECRET = b"a journal's key, in tests alone!"
+SIGNER = Signer(JOURNAL_SECRET)
+
+
+class Person:
+    """Somebody with an SSH key, whose signatures are made as ssh-keygen -Y sign makes them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._private = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
+        self._blob = _wire(b"ssh-ed25519") + _wire(self._private.public_key().public_bytes_raw())
+        self.public = f"ssh-ed25519 {base64.b64encode(self._blob).decode()}"
+
+    def sign(self, statement: dict[str, Any], namespace: str = "inbounds-approval") -> str:
+        hashed = hashlib.sha512(canonical(statement)).digest()
+        common = _wire(namespace.encode()) + _wire(b"") + _wire(b"sha512")
+        raw = _wire(b"ssh-ed25519") + _wire(self._private.sign(b"SSHSIG" + common + _wire(hashed)))
+        text = base64.b64encode(b"SSHSIG\0\0\0\1" + _wire(self._blob) + common + _wire(raw)).decode()
+        lines = [text[n : n + 70] for n in range(0, len(text), 70)]
+        return "\n".join(["-----BEGIN SSH SIGNATURE-----", *lines, "-----END SSH SIGNATURE-----", ""])
+
+
+def _wire(part: bytes) -> bytes:
+    return len(part).to_bytes(4, "big") + part
+
+
+DANA, STRANGER = Person("Dana Oduya"), Person("Mallory")
+PLAN = {"plan_id": "PLAN-12", "goal": "Round invoices half up, as the tax office wants it"}
+STATEMENT: dict[str, Any] = {
+    "what": "start",
+    "thread": "billing",
+    "plan_sha256": digest(PLAN),
+    "requirements": {"FR-12": SHA},
+    "policy_sha256": SHA,
+    "config_sha256": SHA,
+}
 CONTRACT: dict[str, Any] = {
     "version": 1,
     "run_id": RUN_ID,
@@ -44,8 +90,17 @@ CONTRACT: dict[str, Any] = {
         }
     ],
     "limits": {"wall_clock_ms": 1_800_000, "iterations": 10, "budget_micro_usd": 5_000_000, "tool_calls": 1000},
-    "operator": "Dana Oduya",
+    "operator": DANA.name,
     "promote_to": "development",
+    "plan": PLAN,
+    "plan_sha256": digest(PLAN),
+    "policy_sha256": SHA,
+    "config_sha256": SHA,
+    "requirements_sha256": {"FR-12": SHA},
+    "conduct": {"resume_by": [], "resume_approvals": 1},
+    "operator_keys": {DANA.name: DANA.public},
+    "statement": STATEMENT,
+    "signature": DANA.sign(STATEMENT, "inbounds-plan"),
 }
 RADIUS = {
     "can_write": ["billing/src/** (kept only if judged in scope)", "billing/tests/test_rounding.py"],
@@ -93,6 +148,7 @@ def accepted() -> dict[str, Any]:
         "versions": {"inbounds": "0.1.0", "bubblewrap": "0.11.0", "kernel": "6.12.0"},
         "profile": "standard",
         "required_judges": ["scope", "tests"],
+        "journal_key": str(SIGNER.key),
     }
 
 
@@ -213,16 +269,102 @@ def good_run() -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def write(home: Path, steps: list[tuple[str, dict[str, Any]]], *, run_id: str = RUN_ID) -> Path:
+def approved() -> dict[str, Any]:
+    """Dana approves this run's commit."""
+    statement = {"what": "approve", "run_id": RUN_ID, "plan_id": "PLAN-12", "tree": TREE, "commit": COMMIT, "note": ""}
+    return {"kind": "approve", "operator": DANA.name, "statement": statement, "signature": DANA.sign(statement)}
+
+
+def reauthorized(seen: list[Record], *, by: Person = DANA, **changed: Any) -> dict[str, Any]:
+    """Dana lets the run go on after the last stop; `changed` are fields of her statement that say something else."""
+    stop = next(record for record in reversed(seen) if record.kind == "stop.decided")
+    statement = {
+        "what": "resume",
+        "run_id": RUN_ID,
+        "stop_code": stop.data["code"],
+        "why": stop.data["why"],
+        "stop_hash": stop.hash,
+        "commit": COMMIT,
+        "branch": CONTRACT["branch"],
+        "store": "/srv/store.git",
+        "note": "",
+        **changed,
+    }
+    return {
+        "stop_hash": statement["stop_hash"],
+        "stop_code": statement["stop_code"],
+        "operator": by.name,
+        "operators": [by.name],
+        "statement": statement,
+        "signature": by.sign(statement),
+    }
+
+
+def amended(version: int = 2, *, by: Person = DANA, **changed: Any) -> dict[str, Any]:
+    """Dana grants more iterations."""
+    limits = {**CONTRACT["limits"], "iterations": 20}
+    statement = {
+        "what": "amend",
+        "run_id": RUN_ID,
+        "contract_sha256": digest(CONTRACT),
+        "version": version,
+        "limits": limits,
+        "note": "",
+        **changed,
+    }
+    signature = by.sign(statement)
+    return {
+        "version": version, "operator": by.name, "limits": limits, "statement": statement, "signature": signature
+    }  # fmt: skip
+
+
+def two_legs() -> list[tuple[str, Data]]:
+    """A run that ran out of iterations, was let go on with more of them, lost its supervisor, and came to its end."""
+    first = good_run()
+    n = next(n for n, (kind, _) in enumerate(first) if kind == "stop.step")
+    return [
+        *first[:n],
+        *stop("STOP_ITERATIONS_EXCEEDED", "3 iterations are allowed", "revert"),
+        ("run.finished", {"code": "STOP_ITERATIONS_EXCEEDED", "exit": 10}),
+        ("contract.amended", amended()),
+        ("run.reauthorized", reauthorized),
+        ("gateway.started", {"pid": 5242}),
+        ("broker.started", {"pid": 5243}),
+        ("run.reopened", {"ok": True, "reasons": []}),
+        *iteration(4, 3, 1, 328_000),
+        ("journal.recovered", {"holder_pid": 7, "torn": {}}),
+        ("run.recovered", {"spent_micro_usd": 328_000, "tokens": 90_000, "tool_calls": 16}),
+        *iteration(5, 1, 0, 410_000),
+        *stop("DONE", "every acceptance test passes and no judge objects", "keep"),
+        ("run.finished", {"code": "DONE", "exit": 0}),
+        ("operator.decision", approved()),
+        ("promotion.decided", {"target": "development", "outcome": "promoted", "commit": COMMIT, "old": BASE}),
+    ]
+
+
+def write(home: Path, steps: "list[tuple[str, Any]]", *, run_id: str = RUN_ID, signer: Signer | None = SIGNER) -> Path:
     """Write a run directory below `home`, as the supervisor leaves it."""
     run_dir = home / "runs" / run_id
-    with Journal.open(run_dir / "journal.jsonl", at_ms=START) as journal:
+    keep_key(home)
+    seen: list[Record] = []
+    with Journal.open(run_dir / "journal.jsonl", at_ms=START, signer=signer) as journal:
         for number, (kind, data) in enumerate(steps, 1):
-            journal.append(kind, data, START + number * 7_000)
+            made = data(seen) if callable(data) else data
+            seen.append(journal.append(kind, made, START + number * 7_000))
     (run_dir / "contract.json").write_bytes(canonical(CONTRACT))
     (run_dir / "blast_radius.json").write_bytes(canonical(RADIUS))
     close(run_dir)
     return run_dir
+
+
+def keep_key(home: Path) -> None:
+    """The state directory's key, where it has none yet."""
+    keys = home / "keys"
+    keys.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (keys / "journal.key").exists():
+        (keys / "journal.key").touch(0o600)
+        (keys / "journal.key").write_bytes(JOURNAL_SECRET)
+        (keys / "journal.pub").write_text(f"{SIGNER.key}\n")
 
 
 def close(run_dir: Path) -> None:

@@ -1,7 +1,7 @@
 """Does a run's evidence hold? Reads files and says so; imports nothing that acts (ARCHITECTURE, verifier).
 
-`python -I -m inbounds.journal.verify RUN_DIR [--anchors FILE] [--json]`: exit 0 if every check holds, 1 if one does
-not. Whether the commits exist is asked of a function that the caller hands in: reading git is not this program's.
+`python -I -m inbounds.journal.verify RUN_DIR [--anchors FILE] [--key FILE] [--json]`: exit 0 if every check holds, 1 if
+one does not. Commits and SSH keys that are not Ed25519 are asked of functions that the caller hands in.
 """
 
 import argparse
@@ -10,217 +10,258 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from inbounds.contracts.canonical import digest
-from inbounds.journal import anchor, chain, manifest
+from inbounds.journal import anchor, chain, checks, sequence, witness
+from inbounds.journal.anchor import Anchor
 from inbounds.journal.chain import ChainError, Record
-from inbounds.journal.sequence import stop_faults
+from inbounds.journal.checks import Check, Document, State, answer
+from inbounds.journal.contents import Contents, blocks
+from inbounds.journal.damage import Damage, Fault, of_break
+from inbounds.journal.links import CHECKPOINT, Links
+from inbounds.journal.manifest import Derivation
+from inbounds.journal.note import VerifierKey
+from inbounds.journal.people import Checker, People
+from inbounds.journal.sequence import Legs
+from inbounds.journal.witness import Checkpoints
 
-# contract.json, blast_radius.json, manifest.json: the largest is a manifest with thousands of files and findings.
-FILE_BYTES_MAX = 64 << 20
-# After run.finished only people and the gate still speak; nothing of the run does.
-AFTERWARDS = frozenset(
-    {
-        "promotion.decided",
-        "operator.decision",
-        "notice.sent",
-        "verdict",
-        "jail.started",
-        "jail.exited",
-        "work.discarded",
-        "journal.recovered",
-        "journal.migrated",
-        "journal.clock_set_back",
-    }
+FILE_BYTES_MAX = checks.FILE_BYTES_MAX
+AFTERWARDS = sequence.AFTERWARDS
+# What the writer anchors as soon as it is written: without an anchor at the last of them, its loss would not show.
+ANCHORED = frozenset({"run.finished", "promotion.decided"})
+# Without these nothing is verified, whatever else holds.
+ESSENTIAL = frozenset(
+    {"chain", "version", "key", "checkpoints", "anchors", "ending", "legs", "stop sequence", "signatures", "manifest"}
+    | {"identity", "contract", "blast radius"}
 )
-
-
-class Check(NamedTuple):
-    """One question and its answer; `detail` says what was found."""
-
-    name: str
-    ok: bool
-    detail: str
+JOURNAL = "journal.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """All checks of one run; `ok` only if every one holds."""
+    """All checks of one run; `ok` only if none fails and each essential one was made and holds.
+
+    `notes` say what these checks do not cover, and what was repaired.
+    """
 
     ok: bool
     checks: tuple[Check, ...]
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for --json."""
-        return {"ok": self.ok, "checks": [check._asdict() for check in self.checks]}
+        found = [{**check._asdict(), "ok": check.ok, "state": check.state.value} for check in self.checks]
+        return {"ok": self.ok, "verdict": self.verdict, "checks": found, "notes": list(self.notes)}
+
+    @property
+    def verdict(self) -> str:
+        """In two words."""
+        if self.ok:
+            return "verified"
+        return "NOT verified" if any(c.state is State.FAILS for c in self.checks) else "not verified: not all checked"
 
 
 def verify_run(
     run_dir: Path,
     *,
-    anchors: Sequence[anchor.Anchor] | None = None,
+    anchors: Sequence[Anchor] | None = None,
+    keys: Sequence[VerifierKey] | None = None,
     commit_exists: Callable[[str, str], bool] | None = None,
+    checker: Checker | None = None,
 ) -> Verification:
-    """Check chain, anchors, stop sequence, manifest and contract of a finished run.
+    """Check everything that a run left as evidence, offline.
 
-    `anchors` None: those beside the run directory; a run without any does not verify, because a truncated or wholly
-    rewritten journal could not be told. `commit_exists(store, commit)` is asked for every commit and snapshot tree.
+    `anchors` and `keys` None: those of the state directory or bundle that the run lies in; a run without any does not
+    verify, because a cut or wholly rewritten journal could not be told. `commit_exists(store, commit)` is asked for
+    every commit and tree, `checker` for people's signatures with keys that are not Ed25519.
     """
-    checks: list[Check] = []
-    records = _records(run_dir / "journal.jsonl", checks)
-    if records:
-        checks.append(_version(records))
-        checks.append(_anchors(run_dir, records, anchors))
-        checks.append(_ending(records))
-        checks.append(_answer("stop sequence", stop_faults(records), "nothing ran after the stop"))
-        checks.append(_manifest(run_dir, records))
-        accepted = next((r.data for r in records if r.kind == "run.accepted"), {})
-        checks.append(_identity(run_dir, records, accepted))
-        checks.append(_hashed(run_dir / "contract.json", accepted.get("contract_sha256"), "contract"))
-        checks.append(_hashed(run_dir / "blast_radius.json", accepted.get("blast_radius_sha256"), "blast radius"))
-        if commit_exists is not None:
-            checks.append(_objects(records, str(accepted.get("store", "")), commit_exists))
-    return Verification(bool(records) and all(check.ok for check in checks), tuple(checks))
-
-
-def _records(path: Path, checks: list[Check]) -> list[Record]:
-    """The chain as far as it holds; a break is a failed check, and nothing else is asked of a broken chain."""
-    found: list[Record] = []
+    contract, radius = (checks.document(run_dir / name) for name in ("contract.json", "blast_radius.json"))
     try:
-        for record in chain.linked(chain.records(path)):
-            found.append(record)  # noqa: PERF402 - what was read before a break is counted in its report
-    except ChainError as error:
-        checks.append(Check("chain", False, f"{error} (the {len(found)} records before it hold)"))
-        return []
-    except OSError as error:
-        checks.append(Check("chain", False, f"{path.name}: {error.strerror}"))
-        return []
-    checks.append(Check("chain", bool(found), f"{len(found)} records, each follows the one before it"))
-    return found
+        anchors = checks.anchors_beside(run_dir) if anchors is None else anchors
+        problem = ""
+    except (OSError, ValueError) as error:
+        anchors, problem = (), str(error)
+    read = _Pass(contract, anchors, checker)
+    broken = read.go(run_dir / JOURNAL)
+    found = read.links.found()
+    if broken is not None and broken.kind != Damage.TORN:
+        return Verification(False, (broken,))
+    if broken is None and not found.records:
+        return Verification(False, (Check("chain", State.FAILS, "0 records", Damage.EMPTY),))
+    fine = f"{found.records} records, each follows the one before it"
+    accepted = read.accepted
+    made = [
+        broken or Check("chain", State.HOLDS, fine),
+        answer("version", read.version_faults(), f"format {chain.FORMAT}"),
+        _key(run_dir, accepted.get("journal_key"), keys),
+    ]
+    made += [
+        read.checkpoint_check(made[2]),
+        _anchors(problem, read, anchors),
+        answer("ending", read.legs.end_faults, f"ended with {read.legs.code}"),
+        answer("legs", read.legs.leg_faults, _legs(read.legs.count)),
+        answer("stop sequence", read.legs.stop_faults, "nothing ran after the stop"),
+        _signatures(read.people),
+        checks.manifest_check(run_dir / "manifest.json", read.derivation, found.records - 1, found.head, found.records),
+        checks.identity(run_dir, contract.table(), accepted.get("run_id"), found.records),
+        checks.accepted_document("contract", contract, accepted.get("contract_sha256")),
+        checks.accepted_document("blast radius", radius, accepted.get("blast_radius_sha256")),
+    ]
+    if commit_exists is not None:
+        made.append(_objects(read.objects, str(accepted.get("store", "")), commit_exists))
+    held = {check.name for check in made if check.ok}
+    ok = held >= ESSENTIAL and not any(check.state is State.FAILS for check in made)
+    return Verification(ok, tuple(made), tuple(read.notes(anchors)))
 
 
-def _version(records: list[Record]) -> Check:
-    first = records[0]
-    version = first.data.get("version")
-    ok = first.kind == "journal.opened" and type(version) is int and version <= chain.FORMAT
-    again = [r.seq for r in records[1:] if r.kind == "journal.opened"]
-    if ok and again:
-        return Check("version", False, f"record {again[0]} opens a second journal")
-    return Check("version", ok, f"format {version}" if ok else f"begins with {first.kind}, format {version!r}")
+class _Pass:
+    """One pass over the journal, in which every part takes what it needs."""
 
+    def __init__(self, contract: Document, anchors: Sequence[Anchor], checker: Checker | None) -> None:
+        seqs = frozenset(kept.seq for kept in anchors)
+        self.links = Links(seqs, frozenset(kept.size for kept in anchors if kept.size))
+        self.people = People(contract.table(), contract.sha256, checker)
+        self.legs = Legs(self.people.allows)
+        self.checkpoints, self.derivation = Checkpoints(), Derivation()
+        self.version: object = None
+        self.openings, self.seen_last = 0, -1
+        self.accepted: dict[str, Any] = {}
+        self.objects: set[str] = set()
+        self.repairs: list[str] = []
+        self.takers: dict[str, list[Callable[[Record], None]]] = {}
+        own = {"journal.opened": self._opened, "run.accepted": self._accepted, "journal.recovered": self._recovered}
+        own |= {"commit.made": self._named, "snapshot.taken": self._named, CHECKPOINT: self._checkpoint}
+        own |= dict.fromkeys(ANCHORED, self._ended)
+        for takes in (own, dict.fromkeys(Legs.KINDS, self.legs.take), dict.fromkeys(People.KINDS, self.people.take)):
+            for kind, take in takes.items():
+                self.takers.setdefault(kind, []).append(take)
+        for kind, several in self.derivation.takers.items():
+            self.takers.setdefault(kind, []).extend(several)
 
-def _anchors(run_dir: Path, records: list[Record], given: Sequence[anchor.Anchor] | None) -> Check:
-    """Heads kept elsewhere against the file: what finds a truncated tail and a chain computed anew."""
-    if given is None:
-        place = anchor.beside(run_dir)
+    def go(self, path: Path) -> Check | None:
+        """Read it all; a check that fails where the chain breaks off, and what stands before has been taken."""
+        contents = Contents(frozenset(self.takers))
+        takers, legs = self.takers, self.legs
         try:
-            given = anchor.read(place) if place else ()
-        except (OSError, ValueError) as error:
-            return Check("anchors", False, str(error))
-    if not given:
-        return Check("anchors", False, "no anchor outside the run's directory: truncation would not show")
-    for kept in given:
-        if kept.seq >= len(records):
-            lost = kept.seq - len(records) + 1
-            return Check("anchors", False, f"truncated: {kept.source} has seen record {kept.seq}; {lost} missing")
-        if records[kept.seq].hash != kept.hash:
-            return Check("anchors", False, f"rewritten: record {kept.seq} is not the one that {kept.source} has seen")
-    newest = max(kept.seq for kept in given)
-    last = max((r.seq for r in records if r.kind in ("run.finished", "promotion.decided")), default=-1)
-    if newest < last:
-        return Check("anchors", False, f"record {last} has no anchor, the newest is at {newest}")
-    return Check("anchors", True, f"{len(given)} heads kept elsewhere agree, the newest at record {newest}")
+            for lines in blocks(path):
+                self.links.take(lines)
+                for record in contents.read(lines):
+                    for take in takers.get(record.kind, ()):
+                        take(record)
+                    if legs.watching:
+                        contents.everything = True
+                        if record.kind not in Legs.KINDS:
+                            legs.take(record)
+                    elif contents.everything:
+                        contents.everything = False
+        except ChainError as error:
+            return self._broken(path, error)
+        except OSError as error:
+            return Check("chain", State.FAILS, f"{path.name}: {error.strerror}", Damage.GONE)
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            words = f"a record that no part of this program writes: {type(error).__name__}: {error}"[:200]
+            return Check("chain", State.FAILS, words, Damage.MALFORMED)
+        finally:
+            legs.finish()
+        return None
+
+    def _broken(self, path: Path, error: ChainError) -> Check:
+        if (version := chain.stated_format(path)) not in (chain.FORMAT, None):
+            words = f"a journal of format {version}; this program reads {chain.FORMAT}"
+            return Check("chain", State.FAILS, words, Damage.VERSION)
+        found = self.links.found()
+        kind = of_break(path, error, found.records, found.head)
+        words = f"{kind}: {error} (the {found.records} records before it hold)"
+        if kind is Damage.TORN:
+            words += "; a power loss does that, and recovery repairs it"
+        return Check("chain", State.FAILS, words, kind)
+
+    def _opened(self, record: Record) -> None:
+        self.openings += 1
+        if record.seq == 0:
+            self.version = record.data.get("version")
+
+    def _accepted(self, record: Record) -> None:
+        self.accepted = self.accepted or record.data
+        self.checkpoints.accepted(record)
+
+    def _recovered(self, record: Record) -> None:
+        torn = record.data.get("torn")
+        if isinstance(torn, dict) and torn:
+            words = f"an unfinished last line ({torn.get('bytes')} bytes) was cut off and kept as {torn.get('aside')}"
+            self.repairs.append(f"record {record.seq}: repaired after a power loss or a kill: {words}")
+
+    def _named(self, record: Record) -> None:
+        self.objects |= {str(record.data[name]) for name in ("commit", "tree") if record.data.get(name)}
+
+    def _ended(self, record: Record) -> None:
+        self.seen_last = record.seq
+
+    def _checkpoint(self, record: Record) -> None:
+        self.checkpoints.take(record, self.links.root(record.seq))
+
+    def version_faults(self) -> list[Fault]:
+        """The journal begins with its format, which is this one, and no second one begins in it."""
+        if self.version != chain.FORMAT:
+            return [Fault(Damage.VERSION, f"begins with format {self.version!r}, this program reads {chain.FORMAT}")]
+        return [Fault(Damage.TWO_RUNS, "a second journal.opened")] if self.openings > 1 else []
+
+    def checkpoint_check(self, key: Check) -> Check:
+        """Every signed tree is this one's, by a key that somebody vouches for, and the end is under one."""
+        made = self.checkpoints
+        faults = list(made.faults)
+        if not faults and made.covered <= self.seen_last:
+            words = f"record {self.seen_last} is under no signed checkpoint, the newest covers {made.covered} records"
+            faults.append(Fault(Damage.UNSIGNED_TAIL, words))
+        fine = f"{made.count} signed trees are those of this journal, the newest over {made.covered} records"
+        found = answer("checkpoints", faults, fine)
+        if found.ok and not key.ok:
+            return Check("checkpoints", State.UNCHECKED, f"{fine}; but nobody vouches for the key", Damage.NO_KEY)
+        return found
+
+    def notes(self, anchors: Sequence[Anchor]) -> list[str]:
+        """What was repaired, and what these checks leave open."""
+        found = list(self.repairs) + [f"not checked: {what}" for what in self.people.unchecked]
+        records = self.links.found().records
+        covered = max([self.checkpoints.covered, *(kept.seq + 1 for kept in anchors)], default=0)
+        if covered < records:
+            found.append(
+                f"records {covered} to {records - 1} are behind every checkpoint and anchor: a cut there is silent"
+            )
+        return found
 
 
-def _ending(records: list[Record]) -> Check:
-    """Exactly one run.accepted and one run.finished, and after that only people and the gate.
-
-    More than one stop.decided is for `stop_faults` to judge: a recovery within the stop repeats it.
-    """
-    counts = {kind: sum(r.kind == kind for r in records) for kind in ("run.accepted", "stop.decided", "run.finished")}
-    faults = [f"{n} records {kind}" for kind, n in counts.items() if n == 0 or (n > 1 and kind != "stop.decided")]
-    end = next((r for r in records if r.kind == "run.finished"), None)
-    stop = next((r for r in records if r.kind == "stop.decided"), None)
-    if end is not None:
-        faults += [
-            f"record {r.seq}: {r.kind} after the end" for r in records[end.seq + 1 :] if r.kind not in AFTERWARDS
-        ]
-        if stop is not None and stop.data.get("code") != end.data.get("code"):
-            faults.append(f"stopped with {stop.data.get('code')}, finished with {end.data.get('code')}")
-    return _answer("ending", faults, f"ended with {end.data.get('code') if end else ''}")
-
-
-def _manifest(run_dir: Path, records: list[Record]) -> Check:
+def _key(run_dir: Path, stated: object, given: Sequence[VerifierKey] | None) -> Check:
+    if given is not None:
+        return checks.key_check(stated, given, "whoever asks")
     try:
-        stored = _read(run_dir / "manifest.json")
-    except OSError as error:
-        return Check("manifest", False, f"manifest.json: {error.strerror}")
-    except ValueError as error:
-        return Check("manifest", False, str(error))
-    try:
-        derived = manifest.derive(records)
-        expected = manifest.encode(derived)
-    except (ValueError, TypeError, AttributeError) as error:
-        return Check("manifest", False, f"cannot be derived from this journal: {error}")
-    if stored == expected:
-        return Check("manifest", True, "is what the journal gives, byte for byte")
-    try:
-        said = json.loads(stored)
-        differ = sorted(k for k in {*said, *derived} if said.get(k) != derived.get(k)) or ["its encoding"]
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        differ = ["it is no JSON object"]
-    return Check("manifest", False, f"is not what the journal gives: {', '.join(differ)[:200]}")
+        return checks.key_check(stated, *checks.keys_beside(run_dir))
+    except (OSError, ValueError) as error:
+        return Check("key", State.FAILS, f"{checks.PUBLIC}: {error}"[:200], Damage.NO_KEY)
 
 
-def _identity(run_dir: Path, records: list[Record], accepted: dict[str, Any]) -> Check:
-    """The journal is this run's: a whole journal of another run in its place is not."""
-    named = accepted.get("run_id")
-    try:
-        contract = json.loads(_read(run_dir / "contract.json"))
-        bound = contract.get("run_id", named)
-    except (OSError, ValueError, AttributeError, RecursionError):
-        bound = named  # the contract check says what is wrong with it
-    faults = []
-    if bound != named:
-        faults.append(f"the contract is of run {bound}, the journal of {named}")
-    place = anchor.beside(run_dir)
-    if place is not None and named != run_dir.name:
-        faults.append(f"the directory is of run {run_dir.name}, the journal of {named}")
-    return _answer("identity", faults, f"run {named}, {len(records)} records")
+def _anchors(problem: str, read: _Pass, anchors: Sequence[Anchor]) -> Check:
+    if problem:
+        return Check("anchors", State.FAILS, problem, Damage.BAD_ANCHOR)
+    return answer("anchors", *witness.against(anchors, read.links.found(), read.checkpoints, read.seen_last))
 
 
-def _hashed(path: Path, stated: object, name: str) -> Check:
-    try:
-        found = digest(json.loads(_read(path)))
-    except OSError as error:
-        return Check(name, False, f"{path.name}: {error.strerror}")
-    except (ValueError, TypeError, RecursionError) as error:
-        return Check(name, False, f"{path.name} has no canonical form: {error}"[:200])
-    if found != stated:
-        return Check(name, False, f"{path.name} is not the one that the run accepted")
-    return Check(name, True, f"{path.name} is the one that the run accepted")
+def _signatures(people: People) -> Check:
+    if not people.faults and people.unchecked:
+        return Check("signatures", State.UNCHECKED, "; ".join(people.unchecked[: checks.SHOWN]))
+    return answer(
+        "signatures", people.faults, f"{people.held} signatures of people hold, each over what it is bound to"
+    )
 
 
-def _objects(records: list[Record], store: str, exists: Callable[[str, str], bool]) -> Check:
-    wanted = [r.data.get("commit") for r in records if r.kind == "commit.made"]
-    wanted += [r.data.get("tree") for r in records if r.kind in ("commit.made", "snapshot.taken")]
-    names = sorted({str(name) for name in wanted if name})
-    missing = [name for name in names if not exists(store, name)]
-    return _answer("store", [f"{name} is not in the store" for name in missing], f"{len(names)} objects are there")
+def _legs(count: int) -> str:
+    return "one leg" if count == 1 else f"{count} legs, each let on by people"
 
 
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        content = file.read(FILE_BYTES_MAX + 1)
-    if len(content) > FILE_BYTES_MAX:
-        raise ValueError(f"{path.name} is longer than {FILE_BYTES_MAX} bytes")
-    return content
-
-
-def _answer(name: str, faults: list[str], fine: str) -> Check:
-    shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")  # noqa: PLR2004 - one line
-    return Check(name, not faults, shown or fine)
+def _objects(names: set[str], store: str, exists: Callable[[str, str], bool]) -> Check:
+    missing = [name for name in sorted(names) if not exists(store, name)]
+    faults = [Fault(Damage.MISSING_OBJECT, f"{name} is not in the store") for name in missing]
+    return answer("store", faults, f"{len(names)} objects are there")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -228,20 +269,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="inbounds-verify", description="Check a run's evidence, offline.")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--anchors", type=Path, help="heads kept elsewhere, one JSON object per line")
+    parser.add_argument("--key", type=Path, help="the journal's verifier key, as keys/journal.pub has it")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args(argv)
     try:
         given = anchor.read(chosen.anchors) if chosen.anchors else None
+        keys = checks.read_keys(chosen.key) if chosen.key else None
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    found = verify_run(chosen.run_dir, anchors=given)
+    found = verify_run(chosen.run_dir, anchors=given, keys=keys)
     if chosen.json:
         print(json.dumps(found.as_json(), indent=2))
     else:
         for check in found.checks:
             # What was found may quote the files: only printable ASCII reaches the terminal.
-            print(f"{'holds' if check.ok else 'FAILS'}  {check.name}: {ascii(check.detail)[1:-1]}")
-        print("verified" if found.ok else "NOT verified")
+            print(f"{check.state.value:11}  {check.name}: {ascii(check.detail)[1:-1]}")
+        for words in found.notes:
+            print(f"note         {ascii(words)[1:-1]}")
+        print(found.verdict)
     return 0 if found.ok else 1
 
 
