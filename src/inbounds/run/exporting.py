@@ -80,7 +80,7 @@ def collect(home: Home, run_id: str, *, force: bool = False) -> audit.Made:
 def write(made: audit.Made, path: Path) -> dict[str, Any]:
     """Write the .tar.gz (0600), whole or not at all, over nothing; returns its facts."""
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise OperatorError(
             "there is a file of this name", where=str(path), fix="inbounds export RUN -o FILE"
