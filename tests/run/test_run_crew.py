@@ -64,3 +64,34 @@ def test_a_jail_that_was_killed_and_not_yet_waited_for_is_not_alive(crew: Crew, 
     assert crew.halt() == 1, "the control: it was alive"
     assert crew.halt() == 0
     assert crew.finish(jail).reason == "killed"
+
+
+@pytest.mark.req("O4")
+def test_a_freeze_holds_every_jail_and_lets_none_begin(crew: Crew, tmp_path: Path) -> None:
+    jails = []
+    for n in range(2):
+        (tmp_path / str(n)).mkdir()
+        jails.append(crew.open(SLEEP, tmp_path / str(n)))
+        jails[-1].go()
+    frozen = crew.freeze()
+    assert set(frozen) == {f"coder ({jail.pid})" for jail in jails}
+    assert set(frozen.values()) <= {"cgroup.freeze", "SIGSTOP"}
+    assert all(jail.wait(0) is None for jail in jails), "frozen is not dead: what is in memory can still be looked at"
+    with pytest.raises(HaltedError):
+        crew.open(SLEEP, tmp_path)
+    assert crew.halt() == 2
+    assert {crew.finish(jail).reason for jail in jails} == {"killed"}
+
+
+@pytest.mark.req("E9")
+def test_a_slow_down_holds_for_later_jails_too(crew: Crew, tmp_path: Path) -> None:
+    assert crew.slow(50) == "no jail is alive; later ones begin slowly"
+    nice = JailSpec(role="coder", argv=("/usr/bin/nice",), cwd="/")
+    (tmp_path / "slow").mkdir()
+    crew.run(nice, tmp_path / "slow")
+    assert (tmp_path / "slow" / "stdout").read_text() == "19\n"
+    jail = crew.open(SLEEP, tmp_path)
+    jail.go()
+    assert crew.slow(50) in {"nice 19", "cpu.max 50%"}
+    assert crew.halt() == 1
+    assert crew.finish(jail).reason == "killed"

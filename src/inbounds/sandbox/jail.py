@@ -15,14 +15,16 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from inbounds.contracts.errors import HostError
+from inbounds.contracts.errors import HostError, OperatorError
 from inbounds.sandbox import seccomp
+from inbounds.sandbox.census import look
 from inbounds.sandbox.host import bubblewrap
 from inbounds.sandbox.identity import Identity
 from inbounds.sandbox.launch import launcher, open_source
 from inbounds.sandbox.layout import Layout, lay_out
 from inbounds.sandbox.namespaces import namespaces_forbidden
 from inbounds.sandbox.output import Output
+from inbounds.sandbox.restraint import ENDED, PERCENT_MAX, Restraint
 from inbounds.sandbox.spec import ENFORCED, MECHANISMS, JailExit, JailSpec
 
 SETUP_SECONDS_MAX = 30  # 60 ms when idle; a machine that needs this long cannot run agents
@@ -57,6 +59,8 @@ class Jail:
         self._killed = False
         self._exit: JailExit | None = None
         self._lock = threading.Lock()
+        self._restraint: Restraint | None = None
+        self._restraining = threading.Lock()
         self._started_at = time.monotonic()
 
     # -- set-up ------------------------------------------------------------------------------------------------------
@@ -73,6 +77,8 @@ class Jail:
         if words.pop("stage", "") != "sealed":
             raise HostError("PID 1 did not say that it is sealed")
         self.enforcement = {name: words.get(name, "absent: not reported by PID 1") for name in MECHANISMS}
+        if self._restraint:
+            self._restraint.enter()
 
     def _report(self, deadline: float, descriptors_max: int) -> tuple[dict[str, str], list[int]]:
         """One report: length, text; pid and descriptors come with the kernel's own word beside it."""
@@ -96,6 +102,8 @@ class Jail:
             elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and self._init_pidfd == -1:
                 self.pid = struct.unpack("iII", data)[0]
                 self._init_pidfd = os.pidfd_open(self.pid)
+                init = look(self.pid)
+                self._restraint = Restraint(init) if init else None
         return parse_report(bytes(received[LENGTH_BYTES:])), descriptors
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -126,6 +134,25 @@ class Jail:
             elif left <= 0:
                 return None
         return self._exit
+
+    def slow(self, percent: int) -> str:
+        """Slow it down; what was done, for the journal: "cpu.max 50%" or, without a delegated cgroup, "nice 19".
+
+        By cpu.max it gets `percent` (1 to 99) of the CPUs; by nice only what nobody else on the host wants. Call it
+        again now and then: nice has to be given to what a jail makes in sessions of its own. Never undone.
+        """
+        if not 1 <= percent <= PERCENT_MAX:
+            raise OperatorError(f"a jail slowed down to {percent} %", expected=f"1 to {PERCENT_MAX}")
+        with self._restraining:
+            return self._restraint.slow(percent) if self._restraint and self._exit is None else ENDED
+
+    def freeze(self) -> str:
+        """Have no process of it execute any more, PID 1 included; how: "cgroup.freeze", "SIGSTOP", "killed", "ended".
+
+        Memory, files and descriptors stay as they are until `kill`. From any thread, any time; never undone.
+        """
+        with self._restraining:
+            return self._restraint.freeze(self.kill) if self._restraint and self._exit is None else ENDED
 
     def kill(self) -> JailExit:
         """Kill every process of the jail and wait until the kernel has ended the last one; from any thread, any time.
@@ -169,6 +196,8 @@ class Jail:
             self._close()
 
     def _close(self) -> None:
+        if self._restraint:
+            self._restraint.release()
         for listener in self.listeners.values():
             listener.close()
         self._control.close()
@@ -189,6 +218,8 @@ class Jail:
             _signal_kill(self._init_pidfd)
             _ended(self._init_pidfd, END_SECONDS_MAX)
         _ended(self._bwrap_pidfd, END_SECONDS_MAX)
+        if self._restraint:
+            self._restraint.release()
         self._output.finish(END_SECONDS_MAX)
         with open(self._stderr, "rb") as file:
             return file.read(DIAGNOSIS_BYTES).decode("utf-8", "replace").strip().replace("\n", "; ")

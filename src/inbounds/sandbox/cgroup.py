@@ -1,0 +1,146 @@
+"""A control group of one jail's own, for freezing it at one stroke and for bounding its share of the CPUs.
+
+Version 2 only (a frozen group of version 1 can't be killed). Nothing of the host's is configured: a group is made below
+the supervisor's own or, where that is delegated, beside it, and uses the controllers that are there. Named inbounds-*,
+removed with its jail; what a killed supervisor left empty goes when the next one is made.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+PREFIX = "inbounds-"
+PERIOD_US = 100_000  # the kernel's own default for cpu.max
+REMOVE_SECONDS = 1.0  # the kernel counts the dead for some milliseconds more
+FILE_BYTES_MAX = 1 << 20  # cgroup.threads of a jail: a hundred thousand pids
+DELEGATE = ("user.delegate", "trusted.delegate")  # systemd's marks on a group that it leaves to others
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroup:
+    """One group's directory."""
+
+    path: str
+
+    @classmethod
+    def make(cls, name: str, *, cpu: bool = False) -> "Cgroup | None":
+        """A group inbounds-PID-NAME, PID being ours; None where this host lets us have none, or none with cpu."""
+        for base in _bases():
+            if cpu and "cpu" not in _read(f"{base}/cgroup.subtree_control").split():
+                continue
+            sweep(base)
+            path = f"{base}/{PREFIX}{os.getpid()}-{name}"
+            try:
+                os.mkdir(path, 0o755)
+            except FileExistsError:
+                pass  # of this very jail, from a moment ago
+            except OSError:
+                continue  # not ours to write to: a usual host, without delegation
+            return cls(path)
+        return None
+
+    def take(self, pid: int) -> None:
+        """Move a process in, all its threads; its children are born here. OSError; one that is gone needs no moving."""
+        with contextlib.suppress(ProcessLookupError):
+            _write(f"{self.path}/cgroup.procs", str(pid))
+
+    def threads(self) -> set[int]:
+        """The threads inside; a process has the number of its first one, which may have ended before the others."""
+        return {int(number) for number in _read(f"{self.path}/cgroup.threads").split()}
+
+    def freeze(self) -> None:
+        """Have the kernel freeze all that is inside or comes in; it does so a moment later. OSError where it can't."""
+        _write(f"{self.path}/cgroup.freeze", "1")
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the kernel says that nothing inside executes."""
+        return "frozen 1" in _read(f"{self.path}/cgroup.events").splitlines()
+
+    def limit_cpu(self, percent: int) -> bool:
+        """At most so much of the CPUs that this process may use. False where there is no such controller."""
+        quota = PERIOD_US * len(os.sched_getaffinity(0)) * percent // 100
+        try:
+            _write(f"{self.path}/cpu.max", f"{quota} {PERIOD_US}")
+        except OSError:
+            return False
+        return True
+
+    def remove(self) -> bool:
+        """Remove it; False where somebody is inside still."""
+        until = time.monotonic() + REMOVE_SECONDS
+        while True:
+            try:
+                os.rmdir(self.path)
+            except FileNotFoundError:
+                return True
+            except OSError:
+                if time.monotonic() > until:
+                    return False
+                time.sleep(0.005)
+            else:
+                return True
+
+
+def sweep(base: str) -> None:
+    """Remove what processes left behind that were killed; a group with somebody inside stays (the kernel refuses)."""
+    with contextlib.suppress(OSError):  # one that can't be listed has none of ours
+        for name in os.listdir(base):
+            owner = name.removeprefix(PREFIX).partition("-")[0]
+            if name.startswith(PREFIX) and owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
+                with contextlib.suppress(OSError):
+                    os.rmdir(f"{base}/{name}")
+
+
+def _bases() -> Iterator[str]:
+    """Directories that a group may be made in: this process's own, then the one above it if it was delegated to us."""
+    own = _own()
+    if own is None:
+        return
+    if os.access(own, os.W_OK):
+        yield own
+    above = os.path.dirname(own)
+    if os.path.exists(f"{above}/cgroup.procs") and os.access(above, os.W_OK) and _delegated(above):
+        yield above
+
+
+def _own() -> str | None:
+    """The directory of this process's own version 2 group."""
+    inside = next((line[3:] for line in _read("/proc/self/cgroup").splitlines() if line.startswith("0::")), None)
+    for line in _read("/proc/self/mountinfo").splitlines():
+        left, _, right = line.partition(" - ")
+        root, place = left.split()[3:5]
+        if right.split()[0] == "cgroup2" and inside is not None:
+            within = os.path.relpath(inside, root)
+            path = os.path.normpath(os.path.join(place, within))
+            return path if not within.startswith("..") and os.path.isdir(path) else None
+    return None
+
+
+def _delegated(path: str) -> bool:
+    """Whether a group was handed to us: to a user by its owner, to root (who may write all) by systemd's mark."""
+    if os.geteuid() != 0:
+        return True
+    for name in DELEGATE:
+        with contextlib.suppress(OSError):  # no such mark
+            if os.getxattr(path, name) == b"1":
+                return True
+    return False
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read(FILE_BYTES_MAX)
+    except OSError:
+        return ""
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
