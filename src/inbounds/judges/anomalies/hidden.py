@@ -28,10 +28,11 @@ _BEFORE_ASCII = 0x80
 
 def signals(change: Changed) -> Iterator[Signal]:
     """One signal a line, at most FINDINGS_PER_FILE_MAX, for the new lines of a text."""
-    if change.new is None or (change.new.isascii() and not re.search(rb"[\x01-\x08\x0e-\x1f\x7f]", change.new)):
+    new, old = _narrow(change.new), _narrow(change.old)
+    if new is None or (new.isascii() and not re.search(rb"[\x01-\x08\x0e-\x1f\x7f]", new)):
         return
     count = 0
-    for block in added(change.path, change.old, change.new):
+    for block in added(change.path, old, new):
         try:
             text = block.text.decode("utf-8")
         except UnicodeDecodeError:
@@ -72,6 +73,13 @@ def suspicious(line: str) -> str:
             continue  # an ideographic variation sequence
         return f"{named} is invisible"
     return ""
+
+
+def _narrow(data: bytes | None) -> bytes | None:
+    """UTF-16 text as UTF-8; anything else as it is."""
+    if data is None or not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data
+    return data.decode("utf-16", "replace").encode("utf-8", "surrogatepass")
 
 
 def _beyond(char: str) -> bool:

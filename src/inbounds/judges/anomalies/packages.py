@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 BYTES_MAX = 16 << 20  # the largest public lock files have about ten megabytes
 DEPTH_MAX = 100  # real manifests are less than ten deep; npm's first lock format nests a little more
+SPEC_CHARS_MAX = 400  # a range has a dozen
 NAMES_MAX = 200_000  # ten times the largest lock file that was found
 
 
@@ -36,17 +37,22 @@ class Manifest:
 
     def require(self, name: str, spec: str) -> None:
         """Add a direct dependency; two entries of one name are kept together."""
-        self.direct[name] = f"{self.direct[name]} | {spec}" if name in self.direct else spec
+        self.direct[name] = _joined(self.direct.get(name), spec)
         self._bounded()
 
     def lock_in(self, name: str, version: str) -> None:
         """Add a locked package."""
-        self.locked[name] = f"{self.locked[name]} | {version}" if name in self.locked else version
+        self.locked[name] = _joined(self.locked.get(name), version)
         self._bounded()
 
     def _bounded(self) -> None:
         if len(self.direct) + len(self.locked) > NAMES_MAX:
             raise UnreadableError(f"more than {NAMES_MAX} packages")
+
+
+def _joined(one: str | None, other: str) -> str:
+    """Two ranges of one name; what is beyond a few is left out, since a file may name one package without end."""
+    return other if one is None else one if len(one) > SPEC_CHARS_MAX else f"{one} | {other}"
 
 
 def text_of(data: bytes) -> str:
