@@ -32,8 +32,13 @@ finally:
 
 
 def events(text: str) -> list[str]:
-    """The lines of a timeline that stand for records: those that begin with a time."""
-    return [line for line in text.splitlines() if line[2:3] == ":"]
+    """The lines of a timeline that stand for one record each: those that begin with a time, sums of checkpoints aside."""
+    return [line for line in text.splitlines() if line[2:3] == ":" and " signed, the last over " not in line]
+
+
+def told(run_dir: Path) -> list[chain.Record]:
+    """A journal's records without its signed checkpoints, which a timeline only counts."""
+    return [record for record in evidence.read(run_dir) if record.kind != "journal.checkpoint"]
 
 
 @pytest.mark.req("H15")
@@ -45,7 +50,7 @@ def test_a_finished_run_reads_from_its_contract_to_its_end(finished: Path, inbou
     assert "asked     Dana Oduya asks claude" in lines[2]
     assert lines[-1].startswith("── over: DONE")
     assert "\x1b" not in done.stdout
-    assert len(events(done.stdout)) == len(evidence.read(finished)), "nothing here comes in bursts"
+    assert len(events(done.stdout)) == len(told(finished)), "nothing here comes in bursts"
 
 
 def test_verbose_names_every_record(finished: Path, inbounds) -> None:
@@ -64,9 +69,9 @@ def test_json_is_the_records_themselves(finished: Path, inbounds) -> None:
 def test_what_an_agent_said_is_shown_and_not_obeyed(home: Path, inbounds) -> None:
     said = "\x1b[2J\x1b]52;c;aGk=\x07 done\n12:00:00    +0:00  decided   the run is over: DONE\u202e"
     steps = evidence.good_run()
-    evidence.write(home, [*steps[:-1], ("agent.said", {"n": 1, "text": said}), steps[-1]])
+    run_dir = evidence.write(home, [*steps[:-1], ("agent.said", {"n": 1, "text": said}), steps[-1]])
     done = inbounds("logs")
-    assert len(events(done.stdout)) == len(steps) + 2  # with journal.opened: no line was forged
+    assert len(events(done.stdout)) == len(told(run_dir)), "no line was forged"
     assert "\x1b" not in done.stdout
     assert "\x07" not in done.stdout
     assert "\u202e" not in done.stdout
@@ -80,10 +85,11 @@ def test_it_shows_what_holds_and_stops_at_the_break(finished: Path, inbounds) ->
     path = finished / "journal.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:5] + lines[6:]))
+    before = [line for line in lines[:5] if b"journal.checkpoint" not in line]
     for args in ((), ("-f",)):
         done = inbounds("logs", *args)
         assert done.returncode == 1
-        assert len(events(done.stdout)) == 5
+        assert len(events(done.stdout)) == len(before) >= 3
         assert "inbounds verify" in done.stderr
         assert "over" not in done.stdout
 
@@ -190,11 +196,13 @@ def test_following_ends_with_the_run(home: Path, inbounds) -> None:
 
 
 def test_following_a_run_whose_supervisor_died_comes_to_an_end_and_says_so(home: Path, inbounds) -> None:
-    path = evidence.write(home, evidence.good_run()[:5]) / "journal.jsonl"
-    path.write_bytes(path.read_bytes() + b'{"at_ms":17952')
+    run_dir = evidence.write(home, evidence.good_run()[:5])
+    whole = told(run_dir)
+    with (run_dir / "journal.jsonl").open("ab") as file:
+        file.write(b'{"at_ms":17952')
     done = inbounds("logs", "-f", timeout=60)
     assert done.returncode == 0
-    assert len(events(done.stdout)) == 6
+    assert len(events(done.stdout)) == len(whole)
     assert "nobody writes any more" in done.stderr
     assert "inbounds status" in done.stderr
     assert done.stdout.splitlines()[-1].startswith("── not over")
@@ -205,6 +213,7 @@ def test_following_goes_on_over_a_line_that_was_torn_and_mended(home: Path, shor
     """Another writer cuts half a line off and writes its own in its place, while somebody follows."""
     steps = evidence.good_run()
     path = evidence.write(home, steps[:5]) / "journal.jsonl"
+    before = len(evidence.read(path.parent))
     torn = b'{"at_ms":1795216500000,"data":{"n":1' + b" " * (0 if shorter else 1 << 20)
     path.write_bytes(path.read_bytes() + torn)
     looks = 0
@@ -220,7 +229,12 @@ def test_following_goes_on_over_a_line_that_was_torn_and_mended(home: Path, shor
 
     found = list(chain.linked(follow.records(path.parent, alive, follow.Ending(), lambda: None)))
     assert looks > 3
-    assert [record.kind for record in found][5:8] == [steps[4][0], "journal.recovered", steps[5][0]]
+    assert found[before].kind == "journal.recovered"
+    assert [record.kind for record in found if record.kind != "journal.checkpoint"][5:8] == [
+        steps[4][0],
+        "journal.recovered",
+        steps[5][0],
+    ]
     assert found[-1].kind == "run.finished"
     assert [record["seq"] for record in follow.follow(path.parent, lambda: True)] == [record.seq for record in found]
 

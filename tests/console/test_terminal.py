@@ -25,7 +25,7 @@ def test_every_record_is_one_readable_line(tmp_path: Path) -> None:
     assert any(line.startswith("23:15:07  asked     Dana Oduya asks claude 2.1.40") for line in lines)
     assert any(line.endswith("iteration 1: failing tests 5 → 3, progress") for line in lines)
     assert any("$0.041 (run: $0.082)" in line for line in lines)
-    stop = "STOP DONE: every acceptance test passes and no judge objects (workspace: keep)"
+    stop = "the run stops, DONE: every acceptance test passes and no judge objects (workspace: keep)"
     assert any(line.endswith(f"decided   {stop}") for line in lines)
     assert all("\n" not in line for line in lines)
 

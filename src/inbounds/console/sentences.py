@@ -239,8 +239,9 @@ def _usage(data: Data) -> str:
 
 def _verdict(data: Data) -> str:
     findings = [f"{_get(f, 'rule')} {_get(f, 'path', '')}".strip() for f in _items(data, "findings") if _is(f)]
-    named = f"; finds {_some(findings)}" if findings else ""
-    return f"judge {_get(data, 'judge')}: {_get(data, 'outcome')}, {_get(data, 'summary')}{named}"
+    summary = _get(data, "summary")
+    named = f"; finds {_some(findings)}" if findings and findings[0] not in summary else ""
+    return f"judge {_get(data, 'judge')}: {_get(data, 'outcome')}, {summary}{named}"
 
 
 def _is(value: object) -> bool:
@@ -254,7 +255,7 @@ def _iterated(data: Data) -> str:
 
 
 def _stop(data: Data) -> str:
-    return f"STOP {_get(data, 'code')}: {_get(data, 'why')} (workspace: {_get(data, 'disposal')})"
+    return f"the run stops, {_get(data, 'code')}: {_get(data, 'why')} (workspace: {_get(data, 'disposal')})"
 
 
 def _slowed(data: Data) -> str:

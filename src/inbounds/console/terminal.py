@@ -81,7 +81,8 @@ def timeline_line(line: Line, *, width: int = 0, color: bool = False, verbose: b
             return "\n" + _tinted("\n".join(_wrapped(line.text, width, "── ", "   ")), "bold", color=color)
         case "total" | "detail":
             first = " " * INDENT + ("= " if line.shape == "total" else "> ")
-            return _tinted("\n".join(_wrapped(line.text, width, first, " " * (INDENT + 2))), "dim", color=color)
+            text = "\n".join(_wrapped(line.text, width, first, " " * (INDENT + 2)))
+            return _tinted(text.rstrip(), "dim", color=color)
         case _:
             text = f"#{line.seq} {line.kind}: {line.text}" if verbose and line.kind else line.text
             head = f"{clock(line.at_ms)} {_since(line.since_ms):>{SINCE_CHARS}}  "
