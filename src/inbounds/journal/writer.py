@@ -56,6 +56,7 @@ ANCHORED = frozenset(
     }
 )
 CHECKPOINT = "journal.checkpoint"
+LEAVES_AT_ONCE = 4_096  # while a journal is read again: full subtrees are cheaper to hash than single leaves
 # Disk set aside so that the stop and its reason can be written where nothing else fits any more (E11).
 RESERVE_BYTES = 256 << 10
 _RESERVED = ("stop.", "run.finished", "journal.")
@@ -272,11 +273,18 @@ class Journal:
 
     def _read(self) -> None:
         """Follow the chain to its end and grow the tree; a checkpoint that is not of this tree breaks the chain."""
-        for link in chain.linked(chain.links(self.path)):
-            if link.kind == CHECKPOINT:
-                self._recall(link)
-            self._tree.append(bytes.fromhex(link.hash))
-            self._seq, self._prev, self._at_ms = link.seq, link.hash, link.at_ms
+        leaves: list[bytes] = []
+        last: Link | None = None
+        for last in chain.linked(chain.links(self.path)):
+            if last.kind == CHECKPOINT or len(leaves) == LEAVES_AT_ONCE:
+                self._tree.extend(leaves)
+                leaves.clear()
+            if last.kind == CHECKPOINT:
+                self._recall(last)
+            leaves.append(bytes.fromhex(last.hash))
+        self._tree.extend(leaves)
+        if last is not None:
+            self._seq, self._prev, self._at_ms = last.seq, last.hash, last.at_ms
 
     def _recall(self, link: Link) -> None:
         data = link.record().data
