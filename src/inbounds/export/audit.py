@@ -24,7 +24,7 @@ WHAT = {
     bundle.SIGNERS: "the operators' public keys (ssh-keygen's format)",
     bundle.PATCH: "what the run changed, as a patch",
     bundle.REPORT: "the report, for a browser; no script, nothing from elsewhere",
-    bundle.VERIFIER: "an independent verifier in Python's standard library",
+    bundle.VERIFIER: "an independent verifier: Python's standard library, openssl, ssh-keygen",
 }
 MISSING = {
     bundle.ANCHORS: "no head was kept outside the run's directory",

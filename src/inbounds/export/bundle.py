@@ -79,7 +79,7 @@ def readme(run_id: str, state: str, key: str, about: Mapping[str, str]) -> bytes
         "CHECK IT",
         "  1. The files are those that were packed:    sha256sum -c SHA256SUMS",
         "  2. With inbounds, offline, no HOME needed:  inbounds verify --dir .",
-        f"  3. Without it, Python 3 alone:              python3 -I {VERIFIER} .",
+        f"  3. Without it (Python 3, openssl, ssh-keygen): python3 -I {VERIFIER} .",
         "  4. The attestations are DSSE envelopes with in-toto Statements: any DSSE verifier takes them with the",
         "     Ed25519 key in keys/journal.pub (the last 32 bytes of the base64 after the second +). With inbounds:",
         "     python3 -I -m inbounds.export.check .",

@@ -25,7 +25,6 @@ from inbounds.run.home import Home
 from inbounds.run.stopping import PATCH_BYTES_MAX
 
 TRIES = 3  # a person may append a decision between two reads; a third time running is something else
-VERIFIERS = ("verify_independent.py",)
 # In a checkout the independent verifier lies with the documentation that explains it; a wheel brings it along.
 DOCUMENTED = "docs/verify/verify.py"
 
@@ -180,10 +179,9 @@ def _parsed(stated: str) -> str:
 
 def _verifier() -> bytes | None:
     """The independent verifier: shipped with the package, or in the checkout that this is run from."""
-    package = importlib.resources.files("inbounds.export")
-    for name in VERIFIERS:
-        if (place := package.joinpath(name)).is_file():
-            return place.read_bytes()
+    place = importlib.resources.files("inbounds.export").joinpath(bundle.VERIFIER)
+    if place.is_file():
+        return place.read_bytes()
     checkout = Path(__file__).resolve().parents[3] / DOCUMENTED
     return checkout.read_bytes() if checkout.is_file() else None
 
