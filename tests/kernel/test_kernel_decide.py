@@ -8,30 +8,40 @@ from dataclasses import replace
 import pytest
 from histories import (
     ACCEPTED,
+    LIVE,
+    OVER,
     PASSED,
+    SEQUENCE,
     SMALL,
     START_MS,
     TO_JUDGING,
     TO_WORKING,
     WAYS,
+    a_round,
+    as_record,
+    code_of,
     drive,
     events,
+    finished,
+    histories,
     mild,
     of,
+    snapshot,
+    usage,
 )
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from inbounds.contracts import conduct
+from inbounds.contracts.limits import CEILING
 from inbounds.contracts.reasons import MEANING, Disposal, StopCode
 from inbounds.kernel import effects as fx
 from inbounds.kernel.decide import decide
 from inbounds.kernel.events import (
-    Accepted,
     CommitMade,
     Denial,
     Event,
     Failed,
-    Finished,
     IterationFinished,
     IterationStarted,
     JailExited,
@@ -40,36 +50,15 @@ from inbounds.kernel.events import (
     OperatorStopped,
     Polled,
     PreflightFinished,
-    SnapshotTaken,
+    StopDecided,
     Tick,
-    Usage,
+    parse,
 )
 from inbounds.kernel.state import Phase, State
 
-SEQUENCE = (fx.CloseDoors, fx.Freeze, fx.RecordStop, fx.Persist, fx.Kill, fx.Dispose, fx.Finish)
-
-
-def code_of(effects: list[fx.Effect] | tuple[fx.Effect, ...]) -> StopCode | None:
-    return next((effect.code for effect in effects if isinstance(effect, fx.RecordStop)), None)
-
-
-def usage(spent: int = 0, tokens: int = 1, calls: int = 0) -> Usage:
-    return Usage(spent_micro_usd=spent, input_tokens=tokens, output_tokens=0, tool_calls=calls)
-
-
-def a_round(n: int, *, progress: bool, passing: bool = False) -> list[Event]:
-    """One honest iteration after its start was asked for."""
-    tests = "PASS" if passing else "FAIL"
-    return [
-        IterationStarted(n),
-        usage(),
-        JailExited("coder", "exited"),
-        SnapshotTaken(n, f"tree{n}", 1, complete=True, why=""),
-        Judged("scope", "PASS", "", ()),
-        Judged("tests", tests, "", ()),
-        IterationFinished(n, f"tree{n}", True, progress, 0 if passing else 1, 0 if passing else 1),
-        CommitMade(n, "c"),
-    ]
+WORKS = (Phase.STARTING, Phase.WORKING, Phase.SNAPSHOT, Phase.JUDGING, Phase.COMMITTING)
+LONG = 200_000  # events: weeks of a busy run
+PART = 20_000
 
 
 @pytest.mark.parametrize("phase", list(Phase))
@@ -81,60 +70,127 @@ def test_every_event_in_every_phase_has_an_answer(phase: Phase, event: Event, at
     assert isinstance(after, State)
     again, same = decide(state, event, at)
     assert (after, effects) == (again, same)
-    if phase in (Phase.STOPPING, Phase.FINISHED):
-        assert effects == ()
-        assert after.phase in (Phase.STOPPING, Phase.FINISHED)
 
 
-# From somewhere real, then anything: pure noise would rarely leave the first phases.
-histories = st.builds(
-    lambda way, noise: [*way, *noise],
-    st.sampled_from(list(WAYS.values())),
-    st.lists(st.one_of(mild, events), max_size=40),
-)
+class Watched:
+    """Looks at every step of a history for what must hold whatever happened; `legs` are the stops, by number."""
 
+    def __init__(self) -> None:
+        self.stops = self.opened = 0
+        self.judged = ""
 
-@given(histories)
-def test_any_history_keeps_its_invariants(history: list[Event]) -> None:
-    state, stops, starts, judged = State(), 0, 0, ""
-    for at, event in enumerate(history):
-        was = state
-        state, effects = decide(state, event, START_MS + at)
-        if code_of(effects):
-            stops += 1
+    def look(self, was: State, event: Event, now: State, effects: tuple[fx.Effect, ...]) -> None:
+        self.stop(was, now, effects)
+        self.way_on(was, event, now, effects)
+        self.tree(was, event, now, effects)
+        assert (now.limits, now.version) == (was.limits, was.version) or type(event).__name__ in ("Accepted", "Amended")
+        assert now.tokens >= was.tokens
+        assert now.tool_calls >= was.tool_calls
+        assert now.spent_micro_usd >= was.spent_micro_usd
+        assert now.recoveries >= was.recoveries
+        if now.phase in WORKS:
+            assert now.spent_micro_usd < now.limits.budget_micro_usd
+            assert now.tool_calls <= now.limits.tool_calls
+            assert now.tokens < now.limits.tokens
+            assert now.denials <= now.limits.denials
+            assert now.n <= now.limits.iterations
+            assert now.recoveries <= now.limits.restarts
+
+    def stop(self, was: State, now: State, effects: tuple[fx.Effect, ...]) -> None:
+        """One sequence, whole, once a leg; nothing is started after it."""
+        if code := code_of(effects):
+            self.stops += 1
             assert tuple(type(effect) for effect in effects) == SEQUENCE
-            assert state.phase is Phase.STOPPING
-        elif state.phase is Phase.STOPPING:
-            assert was.phase is Phase.STOPPING
+            assert now.phase is Phase.STOPPING
+            assert was.phase not in OVER
+            [stop] = [effect for effect in effects if isinstance(effect, fx.RecordStop)]
+            [disposed] = [effect for effect in effects if isinstance(effect, fx.Dispose)]
+            assert (disposed.disposal, disposed.checkpoint) == (stop.disposal, stop.checkpoint)
+            assert stop.checkpoint == now.checkpoint
+            assert MEANING[code][0] in (stop.disposal, Disposal.REVERT)  # quarantine and keep are never loosened
+            assert stop.why
+        elif was.phase in OVER and now.phase in OVER:
+            assert effects == ()
+        assert self.stops <= self.opened + 1
+
+    def way_on(self, was: State, event: Event, now: State, effects: tuple[fx.Effect, ...]) -> None:
+        """What is over goes on by people's word about this very stop, and by nothing else (E14)."""
+        if was.phase is Phase.STOPPING:
+            assert now.phase in OVER
+        if was.phase is not Phase.FINISHED or now.phase is Phase.FINISHED:
+            return
+        self.opened += 1
+        assert type(event).__name__ == "Reauthorized"
+        assert was.stop_code not in ("", StopCode.DONE)
+        assert event.stop_hash == was.stop_hash != ""  # type: ignore[union-attr] # Reauthorized by the line above
+        able = {name for name in event.operators if name in (was.conduct.resume_by or event.operators)}  # type: ignore[union-attr] # as above
+        assert len(able) >= (was.conduct.incident_approvals if was.incident else was.conduct.resume_approvals)
+        assert effects in ((fx.RunPreflight(),), (fx.Reopen(was.checkpoint, restore=True),))
+
+    def tree(self, was: State, event: Event, now: State, effects: tuple[fx.Effect, ...]) -> None:
+        """What was judged is what is committed, and only what was committed and safe is gone back to."""
         for effect in effects:
-            starts += isinstance(effect, fx.StartIteration)
             if isinstance(effect, fx.Judge):
-                judged = effect.tree
+                self.judged = effect.tree
             if isinstance(effect, fx.Commit):
-                assert effect.tree == judged  # what was judged is what is committed
-        if state.phase not in (Phase.NEW, Phase.STOPPING, Phase.FINISHED):
-            assert state.spent_micro_usd < state.limits.budget_micro_usd
-            assert state.tool_calls <= state.limits.tool_calls
-            assert state.tokens < state.limits.tokens
-            assert state.denials <= state.limits.denials
-            assert state.n <= state.limits.iterations
-    assert stops <= 1
-    assert starts <= SMALL.iterations
+                assert effect.tree == self.judged
+        if now.checkpoint != was.checkpoint:
+            assert isinstance(event, CommitMade)
+            assert was.phase is Phase.COMMITTING
+            assert was.safe
+            assert now.checkpoint == was.tree
+
+
+@given(histories, st.lists(st.integers(0, 20_000), min_size=60, max_size=60))
+@pytest.mark.req("E9", "E14", "N7")
+def test_any_history_keeps_its_invariants(history: list[Event], waits: list[int]) -> None:
+    watched, state, at = Watched(), State(), START_MS
+    for place, event in enumerate(history):
+        was = state
+        at += waits[place % len(waits)]
+        state, effects = decide(state, event, at)
+        watched.look(was, event, state, effects)
+
+
+def test_the_histories_drawn_reach_further_legs_and_every_phase() -> None:
+    """The positive control: what the invariants are about happens in them."""
+    seen: set[object] = set()
+
+    @settings(derandomize=True, max_examples=120)
+    @given(histories)
+    def reach(history: list[Event]) -> None:
+        state = State()
+        for place, event in enumerate(history):
+            was = state
+            state, effects = decide(state, event, START_MS + place)
+            seen.update([state.phase, *(type(effect) for effect in effects)])
+            if was.phase is Phase.FINISHED is not state.phase:
+                seen.add("leg")
+            if was.version != state.version:
+                seen.add("amended")
+
+    reach()
+    wanted = {*Phase, "leg", "amended", fx.Reopen, fx.SlowDown, fx.Escalate, fx.HaltAgent, fx.ApplyLimits, fx.Commit}
+    assert wanted <= seen, wanted - seen
 
 
 @given(histories)
 @pytest.mark.req("H15")
 def test_a_journal_replays_to_the_same_state(history: list[Event]) -> None:
-    assert drive(history) == drive(list(history))
+    read = [parse(*as_record(event)) for event in history]
+    assert read == history
+    assert drive([event for event in read if event]) == drive(history)
 
 
 @given(st.lists(of(Judged), max_size=6), st.integers(0, 2), st.booleans(), st.lists(mild, max_size=10))
 def test_done_needs_every_required_judge_and_every_acceptance_test(
     spoken: list[Event], missing: int, changed: bool, noise: list[Event]
 ) -> None:
-    end = [IterationFinished(1, "tree1", changed, True, missing, missing), CommitMade(1, "c")]
-    state, verdicts, failing = State(), {}, -1
-    for at, event in enumerate([*TO_JUDGING, *spoken, *end, *noise]):
+    end: list[Event] = [finished(changed=changed, failing=missing), CommitMade(1, "c")]
+    state, failing = State(), -1
+    verdicts: dict[str, str] = {}
+    history: list[Event] = [*TO_JUDGING, *spoken, *end, *noise]
+    for at, event in enumerate(history):
         if isinstance(event, IterationStarted) and state.phase is Phase.STARTING and event.n == state.n:
             verdicts = {}
         if isinstance(event, Judged) and state.phase is Phase.JUDGING:
@@ -152,23 +208,23 @@ def test_done_needs_every_required_judge_and_every_acceptance_test(
 def test_inconclusive_never_opens_the_gate(judge: str, outcome: str | None) -> None:
     other = "tests" if judge == "scope" else "scope"
     spoken = [Judged(other, "PASS", "", ())] + ([Judged(judge, outcome, "", ())] if outcome else [])
-    state, effects = drive([*TO_JUDGING, *spoken, IterationFinished(1, "tree1", True, True, 0, 0), CommitMade(1, "c")])
+    state, effects = drive([*TO_JUDGING, *spoken, finished(), CommitMade(1, "c")])
     assert code_of(effects) is None
     assert state.phase is Phase.STARTING
     # the positive control: with both PASS the same history is done
-    _, effects = drive([*TO_JUDGING, *PASSED, IterationFinished(1, "tree1", True, True, 0, 0), CommitMade(1, "c")])
+    _, effects = drive([*TO_JUDGING, *PASSED, finished(), CommitMade(1, "c")])
     assert code_of(effects) is StopCode.DONE
 
 
 def test_passing_judges_do_not_make_up_for_a_failing_acceptance_test() -> None:
-    end = IterationFinished(1, "tree1", True, True, acceptance_failing=1, failing_after=1)
+    end = finished(failing=1)
     state, effects = drive([*TO_JUDGING, *PASSED, end, CommitMade(1, "c")])
     assert code_of(effects) is None
     assert state.phase is Phase.STARTING
 
 
 def test_what_was_judged_is_committed_whatever_the_last_record_names() -> None:
-    _, effects = drive([*TO_JUDGING, *PASSED, IterationFinished(1, "another", True, True, 0, 0)])
+    _, effects = drive([*TO_JUDGING, *PASSED, replace(finished(), tree="another")])
     assert effects[-1] == fx.Commit(1, "tree1")
 
 
@@ -180,7 +236,7 @@ def test_an_iteration_begins_only_as_the_one_that_was_asked_for(n: int) -> None:
 
 
 STOPS: dict[StopCode, tuple[Event, ...]] = {
-    StopCode.DONE: (*TO_JUDGING, *PASSED, IterationFinished(1, "tree1", True, True, 0, 0), CommitMade(1, "c")),
+    StopCode.DONE: (*TO_JUDGING, *PASSED, finished(), CommitMade(1, "c")),
     StopCode.STOP_SECURITY_VIOLATION: (*TO_JUDGING, Judged("security", "FAIL", "", ("bandit.B602",))),
     StopCode.STOP_SECRET_EXPOSURE: (*TO_JUDGING, Judged("security", "FAIL", "", ("secrets.aws",))),
     StopCode.STOP_UNAUTHORIZED_ACCESS: (*TO_WORKING, Denial("decoy", ".aws/credentials", sensitive=True)),
@@ -188,7 +244,7 @@ STOPS: dict[StopCode, tuple[Event, ...]] = {
     StopCode.STOP_NO_PROGRESS: (*TO_WORKING[:2], *(e for n in (1, 2, 3) for e in a_round(n, progress=False))),
     StopCode.STOP_RUNTIME_EXCEEDED: (*TO_WORKING, Tick()),
     StopCode.STOP_SCOPE_EXCEEDED: (*TO_JUDGING, Judged("scope", "FAIL", "", ("scope.undeclared",))),
-    StopCode.STOP_FILES_EXCEEDED: (*TO_JUDGING[:4], SnapshotTaken(1, "t", 11, complete=True, why="")),
+    StopCode.STOP_FILES_EXCEEDED: (*TO_JUDGING[:4], snapshot(changed=11)),
     StopCode.STOP_TOOL_CALLS_EXCEEDED: (*TO_WORKING, usage(calls=21)),
     StopCode.STOP_ITERATIONS_EXCEEDED: (*TO_WORKING[:2], *(e for n in range(1, 5) for e in a_round(n, progress=True))),
     StopCode.STOP_RESOURCES_EXCEEDED: (*TO_WORKING, Polled(SMALL.disk_bytes + 1, 0)),
@@ -198,8 +254,18 @@ STOPS: dict[StopCode, tuple[Event, ...]] = {
     StopCode.STOP_HOST_FAILED: (*TO_WORKING, Failed("supervisor", "died")),
     StopCode.STOP_GATEWAY_FAILED: (*TO_WORKING, Failed("gateway", "died")),
     StopCode.STOP_AGENT_FAILED: (*TO_WORKING, JailExited("coder", "failed")),
-    StopCode.STOP_OPERATOR: (*TO_WORKING, OperatorStopped("ana", "lunch")),
+    StopCode.STOP_OPERATOR: (*TO_WORKING, OperatorStopped("ana", "lunch", incident=False)),
+    StopCode.STOP_COVERAGE_REGRESSED: (*TO_JUDGING, Judged("coverage", "FAIL", "", ("coverage.total",))),
+    StopCode.STOP_ANOMALY: (*TO_JUDGING, Judged("anomalies", "FAIL", "", ("anomaly.binary",))),
+    StopCode.STOP_ESCALATION_UNANSWERED: (
+        replace(ACCEPTED, conduct=replace(conduct.DEFAULT, escalate_at_percent=50, escalate_wait_ms=2)),
+        *TO_WORKING[1:],
+        usage(spent=SMALL.budget_micro_usd // 2),
+        Tick(),
+        Tick(),
+    ),
 }
+assert set(STOPS) == set(StopCode)
 
 
 @pytest.mark.parametrize("code", list(StopCode))
@@ -210,14 +276,16 @@ def test_every_stop_code_is_reached_and_ends_by_the_same_sequence(code: StopCode
     stop = effects[-len(SEQUENCE) :]
     assert tuple(type(effect) for effect in stop) == SEQUENCE
     disposal = MEANING[code][0]
-    assert stop == list(fx.stop_sequence(code, next(e.why for e in stop if isinstance(e, fx.RecordStop)), disposal))
-    assert stop[2].why  # type: ignore[union-attr] # RecordStop by the sequence above
+    recorded = next(effect for effect in stop if isinstance(effect, fx.RecordStop))
+    assert recorded.code is code
+    assert recorded.why
+    assert stop == list(fx.stop_sequence(code, recorded.why, disposal, state.checkpoint))
     assert state.phase is Phase.STOPPING
     assert (disposal is Disposal.KEEP) == (code is StopCode.DONE)
 
 
 def test_the_stop_sequence_is_the_prescribed_one() -> None:
-    assert [type(e).__name__ for e in fx.stop_sequence(StopCode.DONE, "", Disposal.KEEP)] == [
+    assert [type(e).__name__ for e in fx.stop_sequence(StopCode.DONE, "", Disposal.KEEP, "")] == [
         "CloseDoors",
         "Freeze",
         "RecordStop",
@@ -228,8 +296,8 @@ def test_the_stop_sequence_is_the_prescribed_one() -> None:
     ]
 
 
-@pytest.mark.parametrize("phase", [p for p in Phase if p not in (Phase.STOPPING, Phase.FINISHED)])
-@pytest.mark.parametrize("cause", [Failed("gateway", "x"), OperatorStopped("a", "b")])
+@pytest.mark.parametrize("phase", LIVE)
+@pytest.mark.parametrize("cause", [Failed("gateway", "x"), OperatorStopped("a", "b", incident=False)])
 def test_a_fault_or_a_person_stops_in_every_phase(phase: Phase, cause: Event) -> None:
     state, _ = drive(WAYS[phase])
     after, effects = decide(state, cause, START_MS + 20)
@@ -275,25 +343,26 @@ def test_tool_calls_are_capped(first: int, second: int) -> None:
 @example(SMALL.file_changes + 1)
 @pytest.mark.req("E3")
 def test_file_changes_are_capped(changed: int) -> None:
-    state, effects = drive([*TO_JUDGING[:4], SnapshotTaken(1, "t", changed, complete=True, why="")])
+    state, effects = drive([*TO_JUDGING[:4], snapshot(changed=changed)])
     over = changed > SMALL.file_changes
     assert (code_of(effects) is StopCode.STOP_FILES_EXCEEDED) == over
     assert (state.phase is Phase.JUDGING) != over
 
 
 def test_a_tree_that_could_not_be_read_whole_is_never_judged() -> None:
-    _, effects = drive([*TO_JUDGING[:4], SnapshotTaken(1, "t", 0, complete=False, why="depth")])
+    _, effects = drive([*TO_JUDGING[:4], replace(snapshot(), complete=False, why="depth")])
     assert code_of(effects) is StopCode.STOP_SCOPE_EXCEEDED
     assert not any(isinstance(effect, fx.Judge) for effect in effects)
 
 
-@pytest.mark.parametrize("phase", [p for p in Phase if p not in (Phase.NEW, Phase.STOPPING, Phase.FINISHED)])
+@pytest.mark.parametrize("phase", [phase for phase in LIVE if phase is not Phase.NEW])
 @given(event=events)
 def test_nothing_goes_on_after_the_wall_clock(phase: Phase, event: Event) -> None:
     state, _ = drive(WAYS[phase])
     after, effects = decide(state, event, state.started_ms + SMALL.wall_clock_ms)
     assert after.phase is Phase.STOPPING
-    assert tuple(type(effect) for effect in effects) == SEQUENCE
+    # A stop that is written already has had its sequence.
+    assert tuple(type(effect) for effect in effects) == (() if isinstance(event, StopDecided) else SEQUENCE)
     assert code_of(effects) is not StopCode.DONE
 
 
@@ -311,7 +380,7 @@ def test_a_late_stop_names_the_more_telling_cause() -> None:
 @pytest.mark.req("M7", "E6")
 def test_iterations_without_progress_end_the_run(progress: list[bool], cap: int) -> None:
     limits = replace(SMALL, iterations=100, no_progress=cap)
-    state, _ = drive([Accepted(limits, "standard", ("scope", "tests")), TO_WORKING[1]])
+    state, _ = drive([replace(ACCEPTED, limits=limits), TO_WORKING[1]])
     streak, ended = 0, False
     for n, gained in enumerate(progress, 1):
         state, made = drive(a_round(n, progress=gained), state)
@@ -329,7 +398,7 @@ def test_iterations_without_progress_end_the_run(progress: list[bool], cap: int)
 @pytest.mark.req("E5")
 def test_iterations_are_capped(cap: int) -> None:
     limits = replace(SMALL, iterations=cap)
-    state, _ = drive([Accepted(limits, "standard", ("scope", "tests")), TO_WORKING[1]])
+    state, _ = drive([replace(ACCEPTED, limits=limits), TO_WORKING[1]])
     for n in range(1, cap + 1):
         assert state.phase is Phase.STARTING
         state, made = drive(a_round(n, progress=True), state)
@@ -354,7 +423,7 @@ def test_denials_are_counted_in_the_standard_profile(repeats: int) -> None:
 
 @pytest.mark.req("N6")
 def test_the_first_denial_stops_in_the_strict_profile() -> None:
-    strict = Accepted(SMALL, "strict", ("scope", "tests"))
+    strict = replace(ACCEPTED, profile="strict")
     _, effects = drive([strict, *TO_WORKING[1:], Denial("name", "example.com", sensitive=False)])
     assert code_of(effects) is StopCode.STOP_UNAUTHORIZED_ACCESS
 
@@ -363,33 +432,82 @@ def test_the_first_denial_stops_in_the_strict_profile() -> None:
 @pytest.mark.parametrize("profile", ["standard", "strict"])
 @pytest.mark.parametrize("outcome", ["PASS", "FAIL", "INCONCLUSIVE"])
 def test_a_grave_finding_stops_whatever_else_the_judge_says(profile: str, outcome: str) -> None:
-    history = [Accepted(SMALL, profile, ()), *TO_JUDGING[1:], Judged("security", outcome, "", ("bandit.B602",))]
+    history = [
+        replace(ACCEPTED, profile=profile, required_judges=()),
+        *TO_JUDGING[1:],
+        Judged("security", outcome, "", ("bandit.B602",)),
+    ]
     assert code_of(drive(history)[1]) is StopCode.STOP_SECURITY_VIOLATION
 
 
 def test_an_agent_that_never_asked_its_model_failed() -> None:
-    _, effects = drive([*TO_JUDGING, *PASSED, IterationFinished(1, "tree1", False, False, 1, 1)])
+    _, effects = drive([*TO_JUDGING, *PASSED, finished(changed=False, progress=False, failing=1)])
     assert code_of(effects) is StopCode.STOP_AGENT_FAILED
 
 
-def test_nothing_resumes_after_the_end() -> None:
-    state, _ = drive(WAYS[Phase.FINISHED])
-    again, effects = drive([*TO_WORKING, Finished("DONE")], state)
-    assert (again, effects) == (state, [])
+@given(st.integers(0, 20), st.integers(0, 20))
+@example(SMALL.iteration_file_changes, SMALL.iteration_file_changes)
+@example(SMALL.file_changes, SMALL.iteration_file_changes + 1)
+@pytest.mark.req("E3")
+def test_file_changes_are_capped_in_each_iteration_too(changed: int, iteration_changed: int) -> None:
+    _, effects = drive([*TO_JUDGING[:4], snapshot(changed=changed, iteration_changed=iteration_changed)])
+    over = changed > SMALL.file_changes or iteration_changed > SMALL.iteration_file_changes
+    assert (code_of(effects) is StopCode.STOP_FILES_EXCEEDED) == over
 
 
-def test_a_decision_costs_microseconds() -> None:
+@pytest.mark.parametrize("phase", LIVE)
+@pytest.mark.parametrize("late", [0, SMALL.wall_clock_ms])
+def test_a_stop_that_stands_in_the_journal_is_not_stopped_again(phase: Phase, late: int) -> None:
+    """Its cause could not be written, on a disk full for everything else: a replay finds the stop event alone."""
+    state, _ = drive(WAYS[phase])
+    after, effects = decide(state, StopDecided("STOP_HOST_FAILED", "h1"), START_MS + late)
+    assert (after.phase, after.stop_code, after.stop_hash) == (Phase.STOPPING, "STOP_HOST_FAILED", "h1")
+    assert effects == ()
+
+
+def test_what_is_settled_behind_the_stop_counts() -> None:
+    state, _ = drive([*TO_WORKING, usage(spent=5, tokens=7, calls=2), Failed("host", "x")])
+    after, effects = drive([usage(spent=9, tokens=3, calls=1)], state)
+    assert (after.spent_micro_usd, after.tokens, after.tool_calls) == (9, 10, 3)
+    assert (after.phase, effects) == (Phase.STOPPING, [])
+
+
+def test_a_late_total_takes_nothing_back() -> None:
+    assert drive([*TO_WORKING, usage(spent=9), usage(spent=5)])[0].spent_micro_usd == 9
+
+
+@pytest.mark.parametrize("reason", ["paused", "paced"])
+def test_waiting_that_we_impose_is_no_denial(reason: str) -> None:
+    asked = [ModelRefused(reason, "")] * (2 * SMALL.denials)
+    assert drive([*TO_WORKING, *asked])[0].denials == 0
+    # the positive control: as many refusals for another reason end the run
+    assert code_of(drive([*TO_WORKING, *[replace(a, reason="no model") for a in asked]])[1]) is not None
+
+
+def _long_history() -> list[Event]:
+    """One run of as many events: rounds of thirty, with what a busy agent causes."""
     draw = random.Random(7)
-    state, _ = drive(TO_WORKING)
-    mix = [usage(), Tick(), Denial("name", "x", sensitive=False), JailExited("tester", "exited"), Polled(1, 1)]
-    taken = []
-    for _ in range(5_000):
-        event = draw.choice(mix)
+    noise: list[Event] = [usage(), Tick(), Denial("name", "x", sensitive=False), JailExited("tester", "exited")]
+    limits = replace(CEILING, iterations=10_000, no_progress=10_000, denials=10**9)
+    history: list[Event] = [replace(ACCEPTED, limits=limits), TO_WORKING[1]]
+    for n in range(1, limits.iterations):
+        if len(history) >= LONG:
+            break
+        first, *rest = a_round(n, progress=True)
+        history += [first, *(draw.choice(noise) for _ in range(22)), *rest]
+    return history
+
+
+def test_a_decision_costs_microseconds_and_no_more_after_weeks() -> None:
+    state, taken = State(), []
+    history = _long_history()
+    assert len(history) >= LONG
+    for event in history:
         begin = time.perf_counter_ns()
-        decide(state, event, START_MS + 5)
+        state, effects = decide(state, event, START_MS + 5)
         taken.append(time.perf_counter_ns() - begin)
-    assert statistics.median(taken) < 20_000, f"p50 {statistics.median(taken)} ns"
-
-
-settings.register_profile("kernel", deadline=None)
-settings.load_profile("kernel")
+        assert code_of(effects) is None
+    half, early, late = (statistics.median(part) for part in (taken, taken[:PART], taken[-PART:]))
+    print(f"decide: p50 {half} ns; first {PART:,} events {early} ns, last {late} ns of {len(taken):,}")
+    assert half < 20_000, f"p50 {half} ns"
+    assert late < 2 * early, f"p50 grew from {early} to {late} ns"

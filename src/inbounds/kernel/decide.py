@@ -234,7 +234,7 @@ def _counted(state: State, event: Usage) -> State:
     return replace(
         state,
         iteration_turns=state.iteration_turns + 1,
-        spent_micro_usd=event.spent_micro_usd,
+        spent_micro_usd=max(state.spent_micro_usd, event.spent_micro_usd),  # a late total takes nothing back
         tokens=state.tokens + event.input_tokens + event.output_tokens,
         tool_calls=state.tool_calls + event.tool_calls,
     )
