@@ -23,6 +23,17 @@ def store(place):
     return Store.create(os.fspath(place / "store.git"))
 
 
+def test_refs_are_listed_below_a_whole_name_only(store, source):
+    commit = store.fetch(os.fspath(source))
+    assert store.refs("refs/inbounds/base") == {f"refs/inbounds/base/{commit}": commit}
+    assert store.set_ref("refs/inbounds/baseless/x", commit, None)
+    assert list(store.refs("refs/inbounds/base")) == [f"refs/inbounds/base/{commit}"]
+    assert store.refs("refs/inbounds/none") == {}
+    for wrong in ("refs", "refs/inbounds/*", "--all", "refs/inbounds/base/../heads"):
+        with pytest.raises(OperatorError, match="no ref name"):
+            store.refs(wrong)
+
+
 @pytest.fixture
 def source(place):
     make(place / "source", {"a/b/f": "hello\n", "x y": "1\n", "run": "#!/bin/sh\n"})

@@ -260,6 +260,12 @@ class Store:
         code, out = git.status(args, git_dir=self.path, ok=frozenset({0, 1}))
         return None if code else out.decode("ascii").strip()
 
+    def refs(self, below: str) -> dict[str, str]:
+        """Every ref below a full prefix such as refs/inbounds/base, and what it stands at."""
+        listed = self.git("for-each-ref", "--format=%(objectname) %(refname)", _ref(below) + "/")
+        pairs = (line.split(" ", 1) for line in listed.splitlines())
+        return {name: commit for commit, name in pairs}
+
     def set_ref(self, name: str, new: str, old: str | None) -> bool:
         """Move a ref from `old` (None: it must not exist) to `new`; False if it stands elsewhere (somebody was faster).
 
