@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import evidence
@@ -18,6 +19,7 @@ from inbounds.journal import chain
 from inbounds.journal.writer import Journal
 from inbounds.run import follow
 
+Inbounds = Callable[..., "subprocess.CompletedProcess[str]"]
 HUGE = 100_000  # records that a person should not have to wait for
 
 # The command in a process that says at its end how much memory it had at most, in KiB: "VmHWM: 50000 kB".
@@ -42,7 +44,7 @@ def told(run_dir: Path) -> list[chain.Record]:
 
 
 @pytest.mark.req("H15")
-def test_a_finished_run_reads_from_its_contract_to_its_end(finished: Path, inbounds) -> None:
+def test_a_finished_run_reads_from_its_contract_to_its_end(finished: Path, inbounds: Inbounds) -> None:
     done = inbounds("logs")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -53,20 +55,20 @@ def test_a_finished_run_reads_from_its_contract_to_its_end(finished: Path, inbou
     assert len(events(done.stdout)) == len(told(finished)), "nothing here comes in bursts"
 
 
-def test_verbose_names_every_record(finished: Path, inbounds) -> None:
+def test_verbose_names_every_record(finished: Path, inbounds: Inbounds) -> None:
     lines = events(inbounds("logs", "--verbose").stdout)
     records = evidence.read(finished)
     assert all(f"#{record.seq} {record.kind}: " in line for record, line in zip(records, lines, strict=True))
 
 
-def test_json_is_the_records_themselves(finished: Path, inbounds) -> None:
+def test_json_is_the_records_themselves(finished: Path, inbounds: Inbounds) -> None:
     done = inbounds("logs", "a1b2c3", "--json")
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert [record["hash"] for record in records] == [record.hash for record in evidence.read(finished)]
     assert set(records[0]) == {"seq", "at_ms", "kind", "data", "prev", "hash"}
 
 
-def test_what_an_agent_said_is_shown_and_not_obeyed(home: Path, inbounds) -> None:
+def test_what_an_agent_said_is_shown_and_not_obeyed(home: Path, inbounds: Inbounds) -> None:
     said = "\x1b[2J\x1b]52;c;aGk=\x07 done\n12:00:00    +0:00  decided   the run is over: DONE\u202e"
     steps = evidence.good_run()
     run_dir = evidence.write(home, [*steps[:-1], ("agent.said", {"n": 1, "text": said}), steps[-1]])
@@ -81,7 +83,7 @@ def test_what_an_agent_said_is_shown_and_not_obeyed(home: Path, inbounds) -> Non
     assert said in [json.loads(line)["data"].get("text") for line in raw.splitlines()]
 
 
-def test_it_shows_what_holds_and_stops_at_the_break(finished: Path, inbounds) -> None:
+def test_it_shows_what_holds_and_stops_at_the_break(finished: Path, inbounds: Inbounds) -> None:
     path = finished / "journal.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:5] + lines[6:]))
@@ -94,7 +96,7 @@ def test_it_shows_what_holds_and_stops_at_the_break(finished: Path, inbounds) ->
         assert "over" not in done.stdout
 
 
-def test_an_edited_record_is_found_while_following_too(finished: Path, inbounds) -> None:
+def test_an_edited_record_is_found_while_following_too(finished: Path, inbounds: Inbounds) -> None:
     path = finished / "journal.jsonl"
     path.write_bytes(path.read_bytes().replace(b"everything is perfect", b"everything is magical", 1))
     done = inbounds("logs", "-f")
@@ -102,7 +104,7 @@ def test_an_edited_record_is_found_while_following_too(finished: Path, inbounds)
     assert "edited" in done.stderr
 
 
-def test_a_torn_last_line_is_no_break(finished: Path, inbounds) -> None:
+def test_a_torn_last_line_is_no_break(finished: Path, inbounds: Inbounds) -> None:
     path = finished / "journal.jsonl"
     path.write_bytes(path.read_bytes() + b'{"at_ms":17952')
     done = inbounds("logs")
@@ -114,7 +116,7 @@ def test_a_torn_last_line_is_no_break(finished: Path, inbounds) -> None:
 
 @pytest.mark.req("H15")
 @pytest.mark.parametrize("forged", [False, True])
-def test_what_was_asked_is_shown_and_held_against_its_hash(home: Path, inbounds, forged: bool) -> None:
+def test_what_was_asked_is_shown_and_held_against_its_hash(home: Path, inbounds: Inbounds, forged: bool) -> None:
     prompt = b"Round invoices half up\n\nYou may change:\n- \x1b[2Jbilling/src\n"
     steps = evidence.good_run()
     place = next(n for n, (kind, _) in enumerate(steps) if kind == "iteration.started")
@@ -128,7 +130,7 @@ def test_what_was_asked_is_shown_and_held_against_its_hash(home: Path, inbounds,
     assert ("NOT what was asked" in done.stderr) is forged
 
 
-def test_a_record_names_no_file_but_a_prompt(home: Path, inbounds) -> None:
+def test_a_record_names_no_file_but_a_prompt(home: Path, inbounds: Inbounds) -> None:
     secret = home.parent / "secret.txt"
     secret.write_bytes(b"mine")
     stated = {"n": 1, "prompt_sha256": hashlib.sha256(b"mine").hexdigest(), "prompt_file": "../../../../secret.txt"}
@@ -172,7 +174,7 @@ def test_a_terminal_gets_80_columns_and_colour_unless_it_is_told_not_to(finished
     assert "\x1b" not in on_a_terminal(home, 80, NO_COLOR="", TERM="dumb")
 
 
-def test_following_ends_with_the_run(home: Path, inbounds) -> None:
+def test_following_ends_with_the_run(home: Path, inbounds: Inbounds) -> None:
     run_dir = home / "runs" / evidence.RUN_ID
     steps = evidence.good_run()
     started = threading.Event()
@@ -195,7 +197,7 @@ def test_following_ends_with_the_run(home: Path, inbounds) -> None:
     assert "spent" in done.stdout
 
 
-def test_following_a_run_whose_supervisor_died_comes_to_an_end_and_says_so(home: Path, inbounds) -> None:
+def test_following_a_run_whose_supervisor_died_comes_to_an_end_and_says_so(home: Path, inbounds: Inbounds) -> None:
     run_dir = evidence.write(home, evidence.good_run()[:5])
     whole = told(run_dir)
     with (run_dir / "journal.jsonl").open("ab") as file:
@@ -239,8 +241,7 @@ def test_following_goes_on_over_a_line_that_was_torn_and_mended(home: Path, shor
     assert [record["seq"] for record in follow.follow(path.parent, lambda: True)] == [record.seq for record in found]
 
 
-@pytest.mark.req("E14")
-def test_following_goes_on_where_another_leg_has_begun(home: Path, inbounds) -> None:
+def test_following_goes_on_where_another_leg_has_begun(home: Path, inbounds: Inbounds) -> None:
     steps = evidence.good_run()
     again = ("run.reauthorized", {"stop_hash": "ab" * 32, "operators": ["Dana Oduya"]})
     first = [*steps[:-1], ("run.finished", {"code": "STOP_BUDGET_EXCEEDED", "exit": 1})]
@@ -254,7 +255,7 @@ def test_following_goes_on_where_another_leg_has_begun(home: Path, inbounds) -> 
 
 
 @pytest.mark.parametrize("args", [(), ("--json",), ("-f",)])
-def test_a_hundred_thousand_records_stream_by(home: Path, inbounds, args: tuple[str, ...]) -> None:
+def test_a_hundred_thousand_records_stream_by(home: Path, inbounds: Inbounds, args: tuple[str, ...]) -> None:
     """A second or two on a machine that has nothing else to do; the bound is for one that has."""
     run_dir = home / "runs" / evidence.RUN_ID
     run_dir.mkdir(parents=True)
@@ -287,10 +288,10 @@ def test_a_reader_that_goes_away_is_no_error(finished: Path, home: Path) -> None
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_stops_showing_and_says_that_the_run_goes_on(finished: Path, monkeypatch) -> None:
+def test_ctrl_c_stops_showing_and_says_that_the_run_goes_on(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from click.testing import CliRunner
 
-    def interrupted(*_: object, **__: object):
+    def interrupted(*_: object, **__: object) -> Iterator[chain.Record]:
         raise KeyboardInterrupt
         yield
 
@@ -301,5 +302,5 @@ def test_ctrl_c_stops_showing_and_says_that_the_run_goes_on(finished: Path, monk
 
 
 @pytest.mark.parametrize("args", [("nothing",), ("--nonsense",)])
-def test_mistakes_are_the_operators(finished: Path, inbounds, args: tuple[str, ...]) -> None:
+def test_mistakes_are_the_operators(finished: Path, inbounds: Inbounds, args: tuple[str, ...]) -> None:
     assert inbounds("logs", *args).returncode == 100
