@@ -277,6 +277,14 @@ def parse(kind: str, data: Mapping[str, Any], ref: str = "") -> Event | None:
     return make(*[ref if name == "ref" else _typed(kind, name, data[name], shape) for name, shape in _SHAPES[event]])
 
 
+def read(kind: str, data: Mapping[str, Any], ref: str = "") -> Event | None:
+    """As `parse`; a record that no rule can read is a failure, when it is written and at every replay alike."""
+    try:
+        return parse(kind, data, ref)
+    except (KeyError, TypeError, ValueError) as error:
+        return Failed("host", f"a malformed record {kind}: {type(error).__name__}: {error}")
+
+
 def _typed(kind: str, name: str, value: Any, shape: Any) -> Any:
     """The value if it is an int, str or bool as declared, or a tuple of str; a bool is no int here."""
     if shape in _PARSED:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias
 from inbounds.contracts.errors import EXIT_HOST, HostError, InboundsError
 from inbounds.kernel.decide import decide
 from inbounds.kernel.effects import Effect, Finish
-from inbounds.kernel.events import BY_KIND, Event, Failed, Finished, Tick, parse
+from inbounds.kernel.events import BY_KIND, Failed, Finished, Tick, read
 from inbounds.kernel.state import Phase, State
 
 TICK_S = 0.25  # how late a wall-clock stop may be
@@ -183,8 +183,9 @@ class Loop:
         except Exception as error:
             fault = f"the record {kind} cannot be written: {_line(error)}"
             log.exception("%s", fault)
-        event, malformed = _parsed(kind, data, ref)
-        fault = fault or malformed
+        event = read(kind, data, ref)
+        if isinstance(event, Failed) and kind != Failed.KIND:
+            fault = fault or event.detail
         if fault and self.state.phase not in ENDING:
             event = Failed("host", fault)
         if event is not None:
@@ -218,13 +219,6 @@ class Loop:
         self._take("effect.failed", {"effect": name, "detail": detail})
         if isinstance(effect, Finish):  # nobody else would end this run
             self._take(Finished.KIND, {"code": effect.code.value, "exit": EXIT_HOST})
-
-
-def _parsed(kind: str, data: Mapping[str, Any], ref: str) -> tuple[Event | None, str]:
-    try:
-        return parse(kind, data, ref), ""
-    except (KeyError, TypeError, ValueError) as error:
-        return None, f"a malformed record {kind}: {_line(error)}"
 
 
 def _line(error: Exception) -> str:

@@ -12,7 +12,7 @@ from inbounds.contracts.reasons import Disposal, StopCode
 from inbounds.journal import chain
 from inbounds.kernel.decide import decide
 from inbounds.kernel.effects import Effect, RecordStop, StopEffect, stop_sequence
-from inbounds.kernel.events import parse
+from inbounds.kernel.events import read
 from inbounds.kernel.state import Phase, State
 from inbounds.run.launch import JOURNAL
 
@@ -35,7 +35,7 @@ def replay(found: Iterable[chain.Record]) -> Replayed:
     made = Replayed()
     for record in found:
         made.at_ms = record.at_ms
-        event = parse(record.kind, record.data, record.hash)
+        event = read(record.kind, record.data, record.hash)
         if event is not None:
             before = made.state.phase
             made.state, effects = decide(made.state, event, record.at_ms)
