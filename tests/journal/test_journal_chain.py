@@ -156,6 +156,56 @@ def test_a_torn_end_is_told_apart_after_the_whole_records_were_given(tmp_path: P
         next(reader)
 
 
+def chained(count: int) -> tuple[list[chain.Record], bytes]:
+    found, lines, prev = [], [], chain.GENESIS
+    for n in range(count):
+        record, line = chain.encode(n, n, "x.y", {"n": n, "text": "é\n" * n}, prev)
+        prev = record.hash
+        found.append(record)
+        lines.append(line)
+    return found, b"".join(lines)
+
+
+@pytest.mark.parametrize("block", [1, 7, 200, 1 << 20])
+def test_lines_are_the_same_wherever_a_block_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(chain, "_BLOCK_BYTES", block)
+    path = tmp_path / "journal.jsonl"
+    expected, content = chained(20)
+    path.write_bytes(content)
+    assert list(chain.linked(chain.records(path, canonical_form=True))) == expected
+    assert [link.record() for link in chain.linked(chain.links(path))] == expected
+    path.write_bytes(content[:-1])
+    with pytest.raises(ChainError, match="line 20: torn"):
+        list(chain.records(path))
+
+
+def test_there_is_an_end_to_the_records_that_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(chained(4)[1])
+    monkeypatch.setattr(chain, "RECORDS_MAX", 4)
+    assert len(list(chain.records(path))) == 4
+    monkeypatch.setattr(chain, "RECORDS_MAX", 3)
+    with pytest.raises(ChainError, match="too many records"):
+        list(chain.records(path))
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        (chained(1)[1], None),
+        (chain.encode(0, 5, "journal.opened", {"version": 2}, chain.GENESIS)[1], 2),
+        (b'{"at_ms":5,"data":{"version":1},"hash":"x"}\n', 1),
+        (b'{"at_ms":5,"data":{"version":%b},"hash":"x"}\n' % (b"9" * 10), None),
+        (b"", None),
+        (b"\xff" * 100_000, None),
+    ],
+)
+def test_the_format_that_a_first_line_states(tmp_path: Path, first: bytes, expected: int | None) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(first)
+    assert chain.stated_format(path) == expected
+
+
 @pytest.mark.parametrize(
     ("rule", "seq", "prev", "at_ms"),
     [("sequence", 2, "", 6), ("sequence", 0, "", 6), ("chain", 1, "f" * 64, 6), ("time", 1, "", 4)],
