@@ -140,6 +140,8 @@ class Loop:
     def run(self, world: World) -> State:
         """Until the run is finished; returns its last state."""
         self._world = world
+        if self.state.phase is Phase.FINISHED:  # what was posted may open another leg
+            self.drain()
         while self.state.phase is not Phase.FINISHED:
             try:
                 kind, data, written = self._events.get(timeout=TICK_S)
