@@ -91,6 +91,7 @@ def test_a_bundle_is_whole_wherever_it_is_unpacked(made: audit.Made, tmp_path: P
 def test_the_same_run_gives_the_same_bytes(made: audit.Made, tmp_path: Path, signer: Signer) -> None:
     again = audit.compose(source(tmp_path / "again", signer))
     assert hashlib.sha256(packed(made)).digest() == hashlib.sha256(packed(again)).digest()
+    assert packed(made)[3:8] == bytes(5)  # gzip: no name, no time (RFC 1952)
     with tarfile.open(fileobj=io.BytesIO(packed(made))) as archive:
         heads = [(m.uid, m.gid, m.uname, m.gname, m.mtime, m.mode, m.isreg()) for m in archive]
     assert set(heads) == {(0, 0, "", "", 0, 0o644, True)}

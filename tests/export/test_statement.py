@@ -155,3 +155,14 @@ def test_a_run_cut_short_has_only_the_statements_that_it_can_have(tmp_path: Path
     assert not list(validator.iter_errors(statement.run(facts)["predicate"]))
     assert statement.tests(facts) is None
     assert statement.promotion(facts) is None
+
+
+def test_what_no_record_names_is_no_subject(tmp_path: Path) -> None:
+    steps = exported_run.steps()
+    for kind, data in steps:
+        if kind in ("commit.made", "snapshot.taken"):
+            data.pop("tree")
+    facts = exported_run.facts_of(evidence.write(tmp_path, steps))
+    assert [one["name"] for one in statement.run(facts)["subject"]] == ["result", "journal.jsonl"]
+    assert statement.tests(facts) is None
+    assert statement.review(facts) is None

@@ -4,6 +4,7 @@ Pure: records and hashes in, plain data out; the same journal always gives the s
 journal says, about subjects that somebody else can hash: commit, tree, journal file.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ STATED = (
     *("external_calls", "token_usage", "tool_calls", "cost", "progress", "exit", "legs", "recoveries"),
     *("enforcement", "programs", "versions", "judge_tools", "journal"),
 )
+_HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # a git object's id of either format, a SHA-256
 NAMES_MAX = 5_000  # test ids listed by outcome, as many as the tests judge lists
 NO_TESTS = "the tests judge gave no answer that could be believed"
 
@@ -54,14 +56,15 @@ def tests(facts: Facts) -> dict[str, Any] | None:
             snapshot = str(record.data.get("tree", ""))
         elif record.kind == "verdict" and record.data.get("judge") == "tests":
             tree, verdict = snapshot, record
-    if verdict is None or not tree or verdict.data.get("outcome") not in ("PASS", "FAIL"):
+    if verdict is None or not _HEX.fullmatch(tree) or verdict.data.get("outcome") not in ("PASS", "FAIL"):
         return None
     found = verdict.data.get("facts")
     lists: Mapping[str, Any] = found if isinstance(found, dict) else {}
-    hashes = facts.manifest["hashes"]
+    contract = facts.manifest["hashes"]["contract_sha256"]
+    bound = [{"name": "contract.json", "digest": {"sha256": contract}}] if _HEX.fullmatch(contract) else []
     predicate = {
         "result": "PASSED" if verdict.data["outcome"] == "PASS" else "FAILED",
-        "configuration": [{"name": "contract.json", "digest": {"sha256": hashes["contract_sha256"]}}],
+        "configuration": bound,
         "passedTests": _names(lists.get("acceptance_passing")),
         "warnedTests": _names(lists.get("known_failing")),
         "failedTests": _names(lists.get("failing")),
@@ -91,7 +94,7 @@ def review(facts: Facts) -> dict[str, Any] | None:
         elif record.kind == "verdict":
             tree = last
             judged.append(_verdict(record))
-    if not judged or not tree:
+    if not judged or not _HEX.fullmatch(tree):
         return None
     predicate = {
         "run_id": facts.manifest["run"]["run_id"],
@@ -134,8 +137,10 @@ def bundle(members: Mapping[str, str], about: Mapping[str, Any]) -> dict[str, An
 
 def journal(facts: Facts) -> dict[str, Any]:
     """The journal as a subject: the file's SHA-256, and its head, which commits to every record before it."""
-    head = str(facts.manifest["journal"]["hash"])
-    return {"name": "journal.jsonl", "digest": {"sha256": facts.journal_sha256, "inboundsJournalHead": head}}
+    digest = {"sha256": facts.journal_sha256}
+    if facts.records:
+        digest["inboundsJournalHead"] = facts.records[-1].hash
+    return {"name": "journal.jsonl", "digest": digest}
 
 
 def _result(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -148,6 +153,8 @@ def _result(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _statement(subjects: list[dict[str, Any]], kind: str, predicate: dict[str, Any]) -> dict[str, Any]:
+    """A subject is known by a digest: one whose record names none ("not observed") is left out."""
+    subjects = [one for one in subjects if all(_HEX.fullmatch(str(found)) for found in one["digest"].values())]
     return {"_type": STATEMENT, "subject": subjects, "predicateType": kind, "predicate": predicate}
 
 
