@@ -167,20 +167,29 @@ def stated_format(path: Path) -> int | None:
     return int(found[1]) if found else None
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def blocks(path: Path) -> Iterator[list[bytes]]:
+    """The file's lines without their ends, some hundred at a time, unread; ChainError "torn" as `records`."""
     number, rest = 0, b""
     with path.open("rb", buffering=0) as file:
         while block := file.read(_BLOCK_BYTES):
             lines = (rest + block).split(b"\n")
             rest = lines.pop()
-            if number + len(lines) > RECORDS_MAX:
+            number += len(lines)
+            if number > RECORDS_MAX:
                 raise ChainError("too many records", f"more than {RECORDS_MAX}", RECORDS_MAX + 1)
-            for number, line in enumerate(lines, number + 1):  # noqa: B020 - goes on counting where it is
-                yield number, line
+            if lines:
+                yield lines
             if len(rest) > LINE_BYTES_MAX:
                 raise ChainError("line too long", f"more than {LINE_BYTES_MAX} bytes", number + 1)
     if rest:
         raise ChainError("torn", f"{len(rest)} bytes without an end of line", number + 1)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    for block in blocks(path):
+        for number, line in enumerate(block, number + 1):  # noqa: B020 - goes on counting where it is
+            yield number, line
 
 
 def linked(found: Iterator[_Line]) -> Iterator[_Line]:

@@ -19,6 +19,7 @@ from inbounds.contracts.errors import HostError
 from inbounds.journal import anchor, append_only, chain
 from inbounds.journal.anchor import Anchor
 from inbounds.journal.chain import ChainError, Link, Record
+from inbounds.journal.links import CHECKPOINT, Links
 from inbounds.journal.merkle import Tree
 from inbounds.journal.note import ORIGIN, Checkpoint
 from inbounds.journal.signing import Signer
@@ -55,8 +56,7 @@ ANCHORED = frozenset(
         "run.finished",
     }
 )
-CHECKPOINT = "journal.checkpoint"
-LEAVES_AT_ONCE = 4_096  # while a journal is read again: full subtrees are cheaper to hash than single leaves
+_CHECKPOINT_MARK = b',"kind":"journal.checkpoint","prev":"'  # in a line's last 200 bytes, which no data reaches
 # Disk set aside so that the stop and its reason can be written where nothing else fits any more (E11).
 RESERVE_BYTES = 256 << 10
 _RESERVED = ("stop.", "run.finished", "journal.")
@@ -64,6 +64,14 @@ _RESERVED = ("stop.", "run.finished", "journal.")
 CLOCK_JITTER_MS = 1_000
 # What is left of data that does not fit a line: enough to see what it was.
 CUT_ITEMS, CUT_CHARS = 200, 2_000
+
+
+class _Taken(Links):
+    """The verifier's chain, with its tree to go on from."""
+
+    def tree(self) -> Tree:
+        """The tree of all records that were taken."""
+        return self._tree
 
 
 class Journal:
@@ -272,23 +280,26 @@ class Journal:
             self.append("journal.recovered", by, at_ms)
 
     def _read(self) -> None:
-        """Follow the chain to its end and grow the tree; a checkpoint that is not of this tree breaks the chain."""
-        leaves: list[bytes] = []
-        last: Link | None = None
-        for last in chain.linked(chain.links(self.path)):
-            if last.kind == CHECKPOINT or len(leaves) == LEAVES_AT_ONCE:
-                self._tree.extend(leaves)
-                leaves.clear()
-            if last.kind == CHECKPOINT:
-                self._recall(last)
-            leaves.append(bytes.fromhex(last.hash))
-        self._tree.extend(leaves)
-        if last is not None:
-            self._seq, self._prev, self._at_ms = last.seq, last.hash, last.at_ms
+        """Follow the chain to its end and grow the tree; a checkpoint that is not of this tree breaks the chain.
 
-    def _recall(self, link: Link) -> None:
+        By blocks, and without a look at what the records say: that is the verifier's.
+        """
+        taken = _Taken()
+        last = b""
+        for block in chain.blocks(self.path):
+            taken.take(block)
+            for line in block:
+                if _CHECKPOINT_MARK in line[-200:]:
+                    self._recall(chain.link(line), taken)
+            last = block[-1]
+        if last:
+            found = chain.link(last)
+            self._seq, self._prev, self._at_ms = found.seq, found.hash, found.at_ms
+        self._tree = taken.tree()
+
+    def _recall(self, link: Link, taken: Links) -> None:
         data = link.record().data
-        made = Checkpoint("", self._tree.size, self._tree.root())
+        made = Checkpoint("", link.seq, taken.root(link.seq))
         if (data.get("size"), data.get("root")) != (made.size, made.root.hex()):
             raise ChainError("checkpoint", f"record {link.seq} is of another tree", link.seq + 1)
         self._checkpoint, self._note = made, str(data.get("note", ""))
