@@ -10,7 +10,8 @@ from typing import Any
 
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import HostError, RefusedError
-from inbounds.kernel.events import Reauthorized, Recovered
+from inbounds.kernel.decide import decide
+from inbounds.kernel.events import Reauthorized, Recovered, read
 from inbounds.kernel.state import Phase
 from inbounds.run import reauthorize
 from inbounds.run.ports import Parts, Watch
@@ -46,9 +47,12 @@ class Entry:
         return self._watched(lambda: self.supervisor.go_on(Recovered.KIND, self.parts.known()))
 
     def resume(self) -> int:
-        """Open another leg with what people signed; RefusedError where that is not enough (E14)."""
+        """Open another leg with what people signed; RefusedError where that is not enough (E14).
+
+        The kernel is asked first: a word that opens nothing does not stand in the journal.
+        """
         told = reauthorize.granted(self.run_dir, self.contract)
-        if told is None or self.replayed.state.phase is not Phase.FINISHED:
+        if told is None or not self._opens(told):
             self.supervisor.journal.close()
             raise RefusedError(
                 "this stop is not re-authorized",
@@ -57,6 +61,12 @@ class Entry:
                 fix=f"inbounds resume {self.contract.run_id}",
             )
         return self._watched(lambda: self.supervisor.go_on(Reauthorized.KIND, told))
+
+    def _opens(self, told: Mapping[str, Any]) -> bool:
+        before = self.replayed.state
+        event = read(Reauthorized.KIND, told)
+        assert event is not None
+        return before.phase is Phase.FINISHED is not decide(before, event, self.replayed.at_ms)[0].phase
 
     def finish(self, kind: str, data: Mapping[str, Any]) -> int:
         """Bring it to its end."""
