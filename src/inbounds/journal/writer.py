@@ -274,7 +274,7 @@ class Journal:
         append_only.release(self._fd)
         if self._seq < 0:
             self.append("journal.opened", {"version": chain.FORMAT}, at_ms)
-            _sync_directory(self.path.parent)
+        _sync_directory(self.path.parent)  # each time: whoever made the file may have died before the name was on disk
         if holder or torn:
             by = {"holder_pid": holder, "holder_at_ms": since, "pid": os.getpid(), "torn": torn}
             self.append("journal.recovered", by, at_ms)
