@@ -28,46 +28,72 @@ _BOXES = words(
 _CODE = words("a o so dll dylib exe pyd pyc pyo class jar wasm node bin lib elf com sys dex bc rlib")
 
 
+class _Habits:
+    """Which kinds the base has under an extension (without one: in a directory); listed when first asked."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self._places: dict[str, list[str]] | None = None
+        self._kinds: dict[str, set[str]] = {}
+
+    def extensions(self) -> frozenset[str]:
+        """Every extension of the base."""
+        return frozenset(place[1:] for place in self._listed() if place.startswith("."))
+
+    def have(self, path: str, found: Kind) -> bool:
+        """Whether a sample of the base's files at this path's place has this kind."""
+        place = _place(path)
+        if place not in self._kinds:
+            contents = (self._base.read(other) for other in self._listed().get(place, ()))
+            self._kinds[place] = {kind(content).name for content in contents if content is not None}
+        return found.name in self._kinds[place]
+
+    def _listed(self) -> dict[str, list[str]]:
+        if self._places is None:
+            self._places = {}
+            for path in self._base.paths:
+                held = self._places.setdefault(_place(path), [])
+                if len(held) < SAMPLES_MAX:
+                    held.append(path)
+        return self._places
+
+
 def signals(material: Material) -> Iterator[Signal]:
     """Every rule of H16 over every changed file."""
+    habits = _Habits(material.base)
     for change in material.changes:
         if not change.regular:
             continue
         if change.new is None:
             yield Signal("unread", change.path, f"{change.new_size} bytes: too large to be looked into")
             continue
-        yield from _file(change, material)
+        yield from _file(change, material, habits)
 
 
-def _file(change: Changed, material: Material) -> Iterator[Signal]:
+def _file(change: Changed, material: Material, habits: _Habits) -> Iterator[Signal]:
     assert change.new is not None
     found = kind(change.new)
     before = kind(change.old) if change.old is not None else None
     if found.family in {"text", "script"}:
         yield from hidden.signals(change)
     if found != before or change.old is None:
-        yield from _named(change, found, material)
+        yield from _named(change, found, material, habits)
     other = polyglot.second(change.new, found)
     if other and not (change.old is not None and before is not None and polyglot.second(change.old, before)):
         yield Signal("polyglot", change.path, other)
 
 
-def _named(change: Changed, found: Kind, material: Material) -> Iterator[Signal]:
+def _named(change: Changed, found: Kind, material: Material, habits: _Habits) -> Iterator[Signal]:
     false = _false_name(extension(change.path), found)
     if false:
         rule = "disguised_executable" if found.family == "executable" else "disguised"
         yield Signal(rule, change.path, f"its content is {found.name}, its name says {false}")
         return
     rule = _RULES.get(found.family, "")
-    if rule == "type_script" and extension(change.path) in _TEXTS & {extension(path) for path in material.base.paths}:
+    if rule == "type_script" and extension(change.path) in _TEXTS & habits.extensions():
         return  # a source file like others of the base, with a first line
     declared = material.declared
-    if (
-        not rule
-        or change.path in declared.paths
-        or found.name in declared.types
-        or _habit(material.base, change.path, found)
-    ):
+    if not rule or change.path in declared.paths or found.name in declared.types or habits.have(change.path, found):
         return
     place = (
         f".{extension(change.path)} files" if extension(change.path) else f"{posixpath.dirname(change.path) or '.'}/"
@@ -82,7 +108,8 @@ def _false_name(ext: str, found: Kind) -> str:
     if ext in _TEXTS:
         return "" if found.family in {"text", "script"} else f"text (.{ext})"
     if found.family == "executable":
-        return "" if ext not in _PICTURES | _MEDIA | (_BOXES - _CODE) or found.name == "jar" else f".{ext}"
+        false = ext in _PICTURES | _MEDIA | (_BOXES - _CODE) and found.name != "jar"  # a jar is a box, if a special one
+        return f".{ext}" if false else ""
     if ext in _PICTURES:
         return "" if found.family == "data" else f"a picture (.{ext})"
     if ext in _MEDIA:
@@ -92,17 +119,7 @@ def _false_name(ext: str, found: Kind) -> str:
     return ""
 
 
-def _habit(base: Base, path: str, found: Kind) -> bool:
-    """Whether the base has this kind under this extension (or, without one, in this directory)."""
-    ext, directory = extension(path), posixpath.dirname(path)
-    looked = 0
-    for other in base.paths:
-        if (extension(other) != ext) if ext else (extension(other) or posixpath.dirname(other) != directory):
-            continue
-        looked += 1
-        if looked > SAMPLES_MAX:
-            return False
-        content = base.read(other)
-        if content is not None and kind(content) == found:
-            return True
-    return False
+def _place(path: str) -> str:
+    """What a file's kind is compared within: its extension, or its directory where it has none."""
+    ext = extension(path)
+    return f".{ext}" if ext else f"{posixpath.dirname(path)}/"

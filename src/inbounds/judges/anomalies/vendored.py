@@ -38,18 +38,18 @@ MINIFIED_LINE_MEAN = 500  # characters; code that people write stays below 120
 def signals(material: Material) -> Iterator[Signal]:
     """New library directories, distribution metadata, bundles and minified code."""
     new = [change for change in material.changes if change.regular and change.status in {"A", "R"}]
-    known = _known(material)
-    seen: set[str] = set()
-    for change in new:
-        home = _home(change.path)
-        if home and home not in known and home not in seen:
-            seen.add(home)
-            yield Signal("vendored", home, "a library's directory that the base does not have")
-    for directory in _copied(new, known):
-        if not any(directory.startswith(home + "/") or directory == home for home in seen):
+    homes = dict.fromkeys(home for change in new if (home := _home(change.path)))
+    copied = dict.fromkeys(_copied(new))
+    # Asked only where there is something to ask: a base has many paths, and a change few.
+    held = _held(material, {*homes, *copied}) if homes or copied else set()
+    seen = {home: None for home in homes if home not in held}
+    for home in seen:
+        yield Signal("vendored", home, "a library's directory that the base does not have")
+    for directory in copied:
+        if directory not in held and _home(f"{directory}/x") not in seen:
             yield Signal("vendored", directory, "a new directory with its own licence and package files")
     for change in material.changes:
-        if change.regular and not any(change.path.startswith(home + "/") for home in seen):
+        if change.regular and _home(change.path) not in seen:
             why = _bundle(change)
             if why:
                 known_one = change.status == "M" and change.old is not None
@@ -64,22 +64,23 @@ def _home(path: str) -> str:
     return match[0].rstrip("/") if match else ""
 
 
-def _known(material: Material) -> set[str]:
-    """Library directories of the base, and every directory that it has."""
-    known = {home for path in material.base.paths if (home := _home(path))}
+def _held(material: Material, directories: set[str]) -> set[str]:
+    """Those of the directories (or single files) that the base has something of."""
+    held: set[str] = set()
     for path in material.base.paths:
-        parent = posixpath.dirname(path)
-        while parent and parent not in known:
-            known.add(parent)
-            parent = posixpath.dirname(parent)
-    return known
+        place = path
+        while place:
+            if place in directories:
+                held.add(place)
+            place = posixpath.dirname(place)
+    return held
 
 
-def _copied(new: list[Changed], known: set[str]) -> Iterator[str]:
+def _copied(new: list[Changed]) -> Iterator[str]:
     licences = {posixpath.dirname(c.path) for c in new if _LICENCE.fullmatch(posixpath.basename(c.path))}
     packages = {posixpath.dirname(c.path) for c in new if posixpath.basename(c.path) in _PACKAGE}
     below = {posixpath.dirname(directory) for directory in packages}  # src layouts: the licence stands one above
-    yield from sorted(d for d in licences & (packages | below) if d and d not in known)
+    yield from sorted(d for d in licences & (packages | below) if d)
 
 
 def _bundle(change: Changed) -> str:
