@@ -114,9 +114,16 @@ class Loop:
             raise HostError(written.fault)
 
     def announce(self, kind: str, data: Mapping[str, Any]) -> Written:
-        """Hand an event in; what is returned is set once it is on disk, or has the fault."""
+        """Hand an event in; what is returned is set once it is on disk, or has the fault.
+
+        Within a stop it has one at once: nothing that would be announced is done any more, and the stop waits for nobody.
+        """
         written = Written()
-        self._events.put((kind, data, written))
+        if self.state.phase in ENDING:
+            written.fault = f"{kind} comes too late: the run is stopping"
+            written.set()
+        else:
+            self._events.put((kind, data, written))
         return written
 
     def record(self, kind: str, data: Mapping[str, Any]) -> None:
