@@ -116,7 +116,7 @@ class Loop:
     def announce(self, kind: str, data: Mapping[str, Any]) -> Written:
         """Hand an event in; what is returned is set once it is on disk, or has the fault.
 
-        Within a stop it has one at once: nothing that would be announced is done any more, and the stop waits for nobody.
+        Within a stop it has one at once: nothing announced is done any more, and a stop waits for nobody.
         """
         written = Written()
         if self.state.phase in ENDING:
