@@ -71,7 +71,6 @@ def world(tmp_path: Path) -> Iterator[World]:
     descent.delete_tree(os.fspath(place))
 
 
-@pytest.mark.req("I3")
 def test_the_newest_are_kept_and_the_oldest_go(world: World) -> None:
     retention = world.retention(keep=3)
     assert retention.take(world.volume, 1, 0) is None, "nothing has changed since the base"
@@ -102,7 +101,6 @@ def test_the_newest_are_kept_and_the_oldest_go(world: World) -> None:
     assert world.store.ls(records[0]["tree"])
 
 
-@pytest.mark.req("I3")
 def test_a_workspace_that_is_written_to_all_the_while(world: World) -> None:
     retention = world.retention(keep=4)
     records: list[dict[str, Any]] = []

@@ -66,7 +66,6 @@ def test_a_jail_that_was_killed_and_not_yet_waited_for_is_not_alive(crew: Crew, 
     assert crew.finish(jail).reason == "killed"
 
 
-@pytest.mark.req("O4")
 def test_a_freeze_holds_every_jail_and_lets_none_begin(crew: Crew, tmp_path: Path) -> None:
     jails = []
     for n in range(2):
@@ -83,7 +82,6 @@ def test_a_freeze_holds_every_jail_and_lets_none_begin(crew: Crew, tmp_path: Pat
     assert {crew.finish(jail).reason for jail in jails} == {"killed"}
 
 
-@pytest.mark.req("E9")
 def test_a_slow_down_holds_for_later_jails_too(crew: Crew, tmp_path: Path) -> None:
     assert crew.slow(50) == "no jail is alive; later ones begin slowly"
     nice = JailSpec(role="coder", argv=("/usr/bin/nice",), cwd="/")

@@ -24,7 +24,7 @@ from inbounds.gateway.emitter import Emitter
 from inbounds.gateway.exchange import Desk
 from inbounds.gateway.forward import Forwarder, ports
 from inbounds.gateway.lease import Lease
-from inbounds.gateway.ledger import AMENDABLE, Account, Anchor, RunAccount, ScopeCap
+from inbounds.gateway.ledger import AMENDABLE, Account, Anchor, RunAccount, ScopeCap, Totals
 from inbounds.gateway.pace import INTERVAL_MS_MAX
 from inbounds.gateway.prices import PriceBook
 from inbounds.gateway.rights import rights
@@ -149,13 +149,18 @@ class Program:
             ):
                 raise OperatorError("nothing that can be amended", expected=f"integers for {', '.join(AMENDABLE)}")
             caps = replace(desk.lease.caps, **ceilings)
-            await desk.clerk.do(lambda: desk.account.amend(ceilings, now))
+
+            def work() -> Totals:
+                desk.account.amend(ceilings, now)
+                desk.account.cap_run(caps.run_micro_usd, caps.run_tokens)
+                return desk.account.totals()
+
+            totals = await desk.clerk.do(work)
         except (InboundsError, LedgerFailedError) as error:
+            desk.account.cap_run(desk.lease.caps.run_micro_usd, desk.lease.caps.run_tokens)
             self.emitter.emit({"event": "amended", "id": number, "ok": False, "why": str(error)})
             return
-        desk.account.cap_run(caps.run_micro_usd, caps.run_tokens)
         desk.lease.amend(caps)
-        totals = await desk.clerk.do(desk.account.totals)
         facts = {name: getattr(caps, name) for name in AMENDABLE}
         spent = {"spent_micro_usd": totals.spent_micro_usd, "spent_tokens": totals.spent_tokens}
         self.emitter.emit({"event": "amended", "id": number, "ok": True, "caps": facts, **spent})

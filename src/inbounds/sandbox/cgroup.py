@@ -2,7 +2,7 @@
 
 Version 2 only (a frozen group of version 1 can't be killed). Nothing of the host's is configured: a group is made below
 the supervisor's own or, where that is delegated, beside it, and uses the controllers that are there. Named inbounds-*,
-removed with its jail; what a killed supervisor left empty goes when the next one is made.
+removed with its jail; what a killed supervisor left empty goes when the next one is made, or by `clean`.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ class Cgroup:
         for base in _bases():
             if cpu and "cpu" not in _read(f"{base}/cgroup.subtree_control").split():
                 continue
-            sweep(base)
+            _sweep(base)
             path = f"{base}/{PREFIX}{os.getpid()}-{name}"
             try:
                 os.mkdir(path, 0o755)
@@ -84,8 +84,14 @@ class Cgroup:
                 return True
 
 
-def sweep(base: str) -> None:
-    """Remove what processes left behind that were killed; a group with somebody inside stays (the kernel refuses)."""
+def clean() -> None:
+    """Remove what supervisors left behind that were killed: for a recovery, which may make no jail of its own."""
+    for base in _bases():
+        _sweep(base)
+
+
+def _sweep(base: str) -> None:
+    """Groups of the dead go; one with somebody inside stays (the kernel refuses)."""
     with contextlib.suppress(OSError):  # one that can't be listed has none of ours
         for name in os.listdir(base):
             owner = name.removeprefix(PREFIX).partition("-")[0]

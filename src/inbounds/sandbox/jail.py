@@ -60,7 +60,6 @@ class Jail:
         self._exit: JailExit | None = None
         self._lock = threading.Lock()
         self._restraint: Restraint | None = None
-        self._restraining = threading.Lock()
         self._started_at = time.monotonic()
 
     # -- set-up ------------------------------------------------------------------------------------------------------
@@ -143,16 +142,14 @@ class Jail:
         """
         if not 1 <= percent <= PERCENT_MAX:
             raise OperatorError(f"a jail slowed down to {percent} %", expected=f"1 to {PERCENT_MAX}")
-        with self._restraining:
-            return self._restraint.slow(percent) if self._restraint and self._exit is None else ENDED
+        return self._restraint.slow(percent) if self._restraint and self._exit is None else ENDED
 
     def freeze(self) -> str:
         """Have no process of it execute any more, PID 1 included; how: "cgroup.freeze", "SIGSTOP", "killed", "ended".
 
         Memory, files and descriptors stay as they are until `kill`. From any thread, any time; never undone.
         """
-        with self._restraining:
-            return self._restraint.freeze(self.kill) if self._restraint and self._exit is None else ENDED
+        return self._restraint.freeze(self.kill) if self._restraint and self._exit is None else ENDED
 
     def kill(self) -> JailExit:
         """Kill every process of the jail and wait until the kernel has ended the last one; from any thread, any time.

@@ -36,19 +36,20 @@ class Restraint:
     def enter(self) -> None:
         """Give it a group of its own where this host has one for us, before its program begins: all is born inside."""
         for cpu in (True, False):
-            self.group = Cgroup.make(str(self.init.pid), cpu=cpu)
-            if self.group is None:
+            group = Cgroup.make(str(self.init.pid), cpu=cpu)
+            if group is None:
                 continue
             try:
-                self.group.take(self.init.pid)
+                group.take(self.init.pid)
             except OSError:
-                self.release()  # it takes nobody in
-            else:
-                return
+                group.remove()  # it takes nobody in
+                continue
+            self.group = group
+            return
 
     def freeze(self, kill: Callable[[], object]) -> str:
         """Freeze all of it: "cgroup.freeze", "SIGSTOP", "killed" (by `kill`, where neither did), or "ended" before."""
-        if all(process.ended for process in members(self.init)):
+        if not self._alive():
             return ENDED
         grouped = self.group is not None and self._frozen_from_now_on(self.group)
         with contextlib.suppress(OSError):  # forbidden half-way: the last way is left
@@ -70,8 +71,8 @@ class Restraint:
 
     def release(self) -> None:
         """Remove the group once the jail has ended."""
-        if self.group is not None and self.group.remove():
-            self.group = None
+        if self.group is not None:
+            self.group.remove()
 
     # -- each look acts on those who are at large still, and says who they were
 
@@ -84,6 +85,9 @@ class Restraint:
                 return False
         return True
 
+    def _alive(self) -> list[Process]:
+        return [process for process in members(self.init) if not process.ended]
+
     def _frozen_from_now_on(self, group: Cgroup) -> bool:
         try:
             group.freeze()
@@ -95,15 +99,14 @@ class Restraint:
     def _outside(self) -> int:
         assert self.group is not None
         inside = self.group.threads()
-        alive = [process for process in members(self.init) if not process.ended]
-        found = [p for p in alive if any(task.pid not in inside for task in tasks(p) if task.state not in "XZ")]
+        found = [p for p in self._alive() if any(task.pid not in inside for task in tasks(p) if task.state not in "XZ")]
         for process in found:
             self.group.take(process.pid)
         return len(found)
 
     def _at_large_frozen(self) -> int:
         assert self.group is not None
-        return self._outside() + (not self.group.frozen)
+        return self._outside() + (not self.group.frozen and bool(self._alive()))
 
     def _at_large_stopped(self) -> int:
         found = [process for process in members(self.init) if any(task.runs for task in tasks(process))]
