@@ -7,7 +7,10 @@ from pathlib import Path
 
 import evidence
 import pytest
+import tampering
 
+from inbounds.gateway import schema
+from inbounds.journal import anchor
 from inbounds.store.store import Store
 
 
@@ -111,16 +114,111 @@ def test_a_journal_cannot_point_git_at_another_place(home: Path, tmp_path: Path,
     assert [check["ok"] for check in facts["checks"] if check["name"] == "store"] == [False]
 
 
-def test_an_exported_copy_needs_its_anchors(stored: Path, tmp_path: Path, inbounds) -> None:
+def test_an_exported_copy_needs_its_anchors_and_a_key(stored: Path, tmp_path: Path, inbounds) -> None:
     copy = tmp_path / "export" / stored.name
     shutil.copytree(stored, copy)
-    anchors = stored.parents[1] / "anchors" / f"{stored.name}.jsonl"
+    anchors, key = stored.parents[1] / "anchors" / f"{stored.name}.jsonl", stored.parents[1] / "keys" / "journal.pub"
     assert inbounds("verify", "--dir", str(copy)).returncode == 1
-    done = inbounds("verify", "--dir", str(copy), "--anchors", str(anchors))
+    keyless = inbounds("verify", "--dir", str(copy), "--anchors", str(anchors))
+    assert keyless.returncode == 1
+    assert keyless.stdout.splitlines()[-1].endswith("not verified: not all checked")
+    done = inbounds("verify", "--dir", str(copy), "--anchors", str(anchors), "--key", str(key))
     assert done.returncode == 0, done.stdout
+    assert inbounds("verify", "--dir", str(copy), "--key", str(anchors)).returncode == 100
     assert inbounds("verify", stored.name, "--dir", str(copy)).returncode == 100
     (tmp_path / "junk").write_text("no anchor\n")
     assert inbounds("verify", "--dir", str(copy), "--anchors", str(tmp_path / "junk")).returncode == 100
+
+
+@pytest.fixture
+def clone(stored: Path, tmp_path: Path) -> Path:
+    """A clone of the agent branch: one commit of the run, whose message names the journal's head of then."""
+    commit = next(record for record in evidence.read(stored) if record.kind == "commit.made")
+    head = evidence.read(stored)[commit.seq - 1]
+    return commits(tmp_path / "clone", f"one\n\nPlan: PLAN-12\nRun: {stored.name}\nJournal: {head.seq}:{head.hash}\n")
+
+
+def commits(place: Path, *messages: str) -> Path:
+    def git(*args: str) -> None:
+        person = ["-c", "user.name=a", "-c", "user.email=a@example.invalid"]
+        subprocess.run(["git", "-C", str(place), *person, *args], check=True, capture_output=True)
+
+    place.mkdir(exist_ok=True)
+    git("init", "-q")
+    for message in messages:
+        git("commit", "-q", "--allow-empty", "-m", message)
+    return place
+
+
+def check(done: "subprocess.CompletedProcess[str]", name: str) -> dict[str, object]:
+    found: dict[str, object] = next(one for one in json.loads(done.stdout)["checks"] if one["name"] == name)
+    return found
+
+
+@pytest.mark.req("H14")
+def test_a_clone_is_a_witness_that_this_account_does_not_keep(stored: Path, clone: Path, inbounds) -> None:
+    assert "only an outside one counts" in inbounds("verify").stdout
+    good = inbounds("verify", stored.name, "--from", str(clone), "--json")
+    assert good.returncode == 0, good.stdout
+    assert "1 in the clone's commits" in str(check(good, "anchors")["detail"])
+    assert json.loads(good.stdout)["notes"] == []
+    # All of it rewritten, by somebody who has the key and every file of this state directory:
+    found = tampering.steps(stored)
+    found[tampering.at(stored, "denial")][2]["detail"] = "example.invalid"
+    found[tampering.at(stored, "iteration.started")][2]["n"] = 7
+    tampering.resigned(stored, found, evidence.SIGNER)
+    last = evidence.read(stored)[-1]
+    tampering.anchors(stored).write_bytes(anchor.Anchor(last.seq, last.hash, "").line())
+    assert inbounds("verify").returncode == 0, "nothing of its own finds that"
+    bad = inbounds("verify", "--from", str(clone), "--json")
+    assert bad.returncode == 1
+    assert check(bad, "anchors")["kind"] == "fork"
+
+
+def test_a_promotion_names_the_head_alone(stored: Path, tmp_path: Path, inbounds) -> None:
+    head = evidence.read(stored)[-3].hash
+    text = "Promote\n\nInbounds-Plan: PLAN-12\nInbounds-Run: {}\nInbounds-Journal-Head: {}\n"
+    good = commits(tmp_path / "good", text.format(stored.name, head))
+    assert "1 in the clone's commits" in inbounds("verify", "--from", str(good)).stdout
+    bad = commits(tmp_path / "bad", text.format(stored.name, "5e" * 32))
+    done = inbounds("verify", "--from", str(bad), "--json")
+    assert check(done, "anchors")["kind"] == "rewritten"
+    of_another_run = commits(tmp_path / "other", text.format("20261120-000000-ffffff", "5e" * 32))
+    assert inbounds("verify", "--from", str(of_another_run)).returncode == 0
+
+
+def test_a_clone_is_read_without_doing_what_it_says(stored: Path, clone: Path, tmp_path: Path, inbounds) -> None:
+    trap = tmp_path / "trap"
+    for hook in ("post-checkout", "pre-commit", "reference-transaction"):
+        (clone / ".git" / "hooks" / hook).write_text(f"#!/bin/sh\ntouch {trap}\n")
+        (clone / ".git" / "hooks" / hook).chmod(0o755)
+    with (clone / ".git" / "config").open("a") as config:
+        config.write(f"[core]\n\tfsmonitor = touch {trap}\n\tpager = touch {trap}\n\tsshCommand = touch {trap}\n")
+        config.write(
+            f"[log]\n\tshowSignature = true\n[gpg]\n\tprogram = touch {trap}\n[diff]\n\texternal = touch {trap}\n"
+        )
+    assert inbounds("verify", "--from", str(clone)).returncode == 0
+    assert not trap.exists()
+    assert inbounds("verify", "--from", str(tmp_path)).returncode == 100, "no repository"
+
+
+@pytest.mark.req("H14")
+def test_the_ledger_is_a_witness(stored: Path, home: Path, inbounds) -> None:
+    heads = evidence.read(stored)
+    ledger = schema.open_ledger(str(home / "ledger.sqlite"))
+    ledger.execute("PRAGMA foreign_keys = OFF")  # the run itself is not in it: no gateway ever ran here
+    row = "INSERT INTO anchors (run_id, seq, hash, size, root, note, at_ms) VALUES (?, ?, ?, 0, '', '', 0)"
+    ledger.execute(row, (stored.name, heads[20].seq, heads[20].hash))
+    ledger.commit()
+    good = inbounds("verify", "--json")
+    assert good.returncode == 0, good.stdout
+    assert "1 in the ledger" in str(check(good, "anchors")["detail"])
+    ledger.execute(row, (stored.name, 30, "5e" * 32))
+    ledger.commit()
+    ledger.close()
+    bad = inbounds("verify", "--json")
+    assert bad.returncode == 1
+    assert "the ledger has seen" in str(check(bad, "anchors")["detail"])
 
 
 def test_verifying_changes_nothing(stored: Path, home: Path, inbounds) -> None:

@@ -16,6 +16,9 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 # A handful of anchors per iteration and 700 bytes each: this is far beyond any run.
 ANCHOR_BYTES_MAX = 16 << 20
 
+# The seq of a head that was kept without its place: a promotion's trailer names the hash alone.
+UNPLACED = -1
+
 
 @dataclass(frozen=True, slots=True)
 class Anchor:

@@ -19,20 +19,28 @@ _BEFORE, _BEHIND = len(b',"hash":"'), len(b',"hash":"') + 64  # from where the m
 class Found(NamedTuple):
     """Of the whole journal: how many records, the last record's hash, and what was asked for.
 
-    `hashes` (hex) by seq, `roots` (32 bytes) by tree size.
+    `hashes` (hex) by seq, `heads` those that are the hash of any record, `roots` (32 bytes) by tree size.
     """
 
     records: int
     head: str
     hashes: dict[int, str]
+    heads: set[str]
     roots: dict[int, bytes]
 
 
 class Links:
     """`take` the blocks in order, then ask `found`; ChainError names the first line that is out of place."""
 
-    def __init__(self, seqs: frozenset[int] = frozenset(), sizes: frozenset[int] = frozenset()) -> None:
-        """Keep the hashes of the records `seqs` and the roots of the trees of `sizes` records."""
+    def __init__(
+        self,
+        seqs: frozenset[int] = frozenset(),
+        sizes: frozenset[int] = frozenset(),
+        heads: frozenset[str] = frozenset(),
+    ) -> None:
+        """Keep the hashes of the records `seqs`, the roots of the trees of `sizes` records; look out for `heads`."""
+        self._wanted = frozenset(head.encode() for head in heads)
+        self._met: set[str] = set()
         self._asked = sizes
         self._seqs, self._sizes = sorted(seqs, reverse=True), sorted(sizes, reverse=True)
         self._tree = Tree()
@@ -42,7 +50,7 @@ class Links:
 
     def found(self) -> Found:
         """What was gathered up to here."""
-        return Found(self._count, self._head.decode(), self._hashes, self._roots)
+        return Found(self._count, self._head.decode(), self._hashes, self._met, self._roots)
 
     def root(self, size: int) -> bytes:
         """The root of the first `size` records, which a checkpoint stands behind; forgotten when asked for."""
@@ -94,4 +102,6 @@ class Links:
         while self._seqs and self._seqs[-1] < after:
             seq = self._seqs.pop()
             self._hashes[seq] = hashes[seq - first].decode()
+        if self._wanted:
+            self._met |= {head.decode() for head in self._wanted.intersection(hashes)}
         self._count, self._head = after, hashes[-1]

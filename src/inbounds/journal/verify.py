@@ -118,8 +118,9 @@ class _Pass:
     """One pass over the journal, in which every part takes what it needs."""
 
     def __init__(self, contract: Document, anchors: Sequence[Anchor], checker: Checker | None) -> None:
-        seqs = frozenset(kept.seq for kept in anchors)
-        self.links = Links(seqs, frozenset(kept.size for kept in anchors if kept.size))
+        placed = frozenset(kept.seq for kept in anchors if kept.seq != anchor.UNPLACED)
+        unplaced = frozenset(kept.hash for kept in anchors if kept.seq == anchor.UNPLACED)
+        self.links = Links(placed, frozenset(kept.size for kept in anchors if kept.size), unplaced)
         self.people = People(contract.table(), contract.sha256, checker)
         self.legs = Legs(self.people.allows)
         self.checkpoints, self.derivation = Checkpoints(), Derivation()

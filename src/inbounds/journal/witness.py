@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inbounds.journal import note
-from inbounds.journal.anchor import Anchor
+from inbounds.journal.anchor import UNPLACED, Anchor
 from inbounds.journal.chain import Record
 from inbounds.journal.damage import Damage, Fault
 from inbounds.journal.links import Found
@@ -91,7 +91,10 @@ def against(
     for kept in sorted(anchors, key=lambda one: one.seq):
         other = by_seq.setdefault(kept.seq, kept)
         words = ""
-        if other.hash != kept.hash:
+        if kept.seq == UNPLACED:
+            kind = Damage.REWRITTEN
+            words = "" if kept.hash in found.heads else f"no record has the head that {kept.source} has seen"
+        elif other.hash != kept.hash:
             kind, words = Damage.FORK, f"two heads at record {kept.seq}: {kept.source} and {other.source} saw others"
         elif kept.seq >= found.records or (kept.size or 0) > found.records:
             # Cut where somebody has seen the head: an older copy of the whole file, put back.
