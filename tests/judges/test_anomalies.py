@@ -1,11 +1,25 @@
 """The anomaly rules on a corpus of small changes: which fire, which stay silent, and with what consequence."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from anomaly_corpus import BENIGN, DECLARED_SAMPLE, MALICIOUS, PYPROJECT, SOURCE, WORKFLOW, Case, material, zipped
+from anomaly_corpus import (
+    BENIGN,
+    DECLARED_SAMPLE,
+    LOCKED,
+    MALICIOUS,
+    PYPROJECT,
+    SOURCE,
+    WORKFLOW,
+    Case,
+    material,
+    npm,
+    npm_lock,
+    zipped,
+)
 
-from inbounds.contracts.anomalies import ACTIONS, BY_NAME, DEFAULT_ACTIONS, NUMBERS, Action
+from inbounds.contracts.anomalies import ACTIONS, BY_NAME, DEFAULT_ACTIONS, NUMBERS, RULES, THRESHOLDS, Action
 from inbounds.contracts.verdict import Outcome, Severity
 from inbounds.judges import globs
 from inbounds.judges.anomalies.judge import DEFAULT, FINDINGS_MAX, Iteration, Terms, judge
@@ -83,6 +97,16 @@ def test_a_dependency_that_the_plan_names_is_a_note() -> None:
     assert named.outcome is Outcome.PASS
     assert [f.severity for f in named.findings if f.rule == "anomaly.dependency"] == [Severity.NOTE]
     assert judge(material(base, after, declared((), ("dependency requests",)))).outcome is Outcome.FAIL
+
+
+@pytest.mark.req("H18")
+def test_a_lock_files_packages_need_a_new_dependency_beside_them() -> None:
+    lock = {"package-lock.json": npm_lock("express", "evil")}
+    new = {"package.json": npm(dependencies={"express": "^4.0.0", "helmet": "1"})}
+    bumped = {"package.json": npm(dependencies={"express": "^4.1.0"})}
+    assert "dependency_locked" in rules(material(LOCKED, {**lock, **new}))
+    assert "dependency_lock_only" not in rules(material(LOCKED, {**lock, **new}))
+    assert "dependency_lock_only" in rules(material(LOCKED, {**lock, **bumped}))
 
 
 @pytest.mark.req("H19")
@@ -199,3 +223,14 @@ def test_known_steps_and_moved_actions_are_no_new_steps() -> None:
     assert "pipeline" not in bumped.facts["rules"]
     assert "dependency_changed" in bumped.facts["rules"]
     assert "pipeline" not in rules(material(WORKFLOW, {".github/workflows/two.yml": base}))
+
+
+def test_the_page_names_every_rule_with_its_action_and_every_threshold() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "anomalies.md").read_text(encoding="utf-8")
+    missing = [r.name for r in RULES if f"| `{r.name}` | {r.requirement} | {r.action} |" not in page]
+    for threshold in THRESHOLDS:
+        rows = [line.split(" | ") for line in page.splitlines() if line.startswith(f"| `{threshold.key}` | ")]
+        if not rows or threshold.parse(rows[0][1]) != threshold.default or threshold.why not in rows[0][2]:
+            missing.append(threshold.key)
+    assert missing == []
+    assert f"{len(MALICIOUS)} malicious and {len(BENIGN)}" in page

@@ -160,13 +160,10 @@ def bind(*, documents: Documents, work: Work, wish: Wish, base: Base, agent: Age
         allowed = narrow_names("models", policy.models, config.models, documents.path("config.yaml"))
         narrow_names("models", allowed, (agent.model,), "--model" if wish.model else documents.path(PLAN))
     acceptance = pin(base, tuple(a.test for r in work.requirements for a in r.acceptance))
-    for requirement in work.requirements:
-        _check_pins(documents, requirement, acceptance)
+    _check_pins(documents, work, acceptance)
     hashes = {r.id: document_sha256(r) for r in work.requirements}
     policy_sha, config_sha, plan_sha = map(document_sha256, (policy, config, plan))
     run_id = make_run_id(time.strftime("%Y%m%d-%H%M%S", time.gmtime()), secrets.token_hex(3))
-    anomalies = narrow_anomalies(policy.anomalies, POLICY, config.anomalies, documents.path("config.yaml"))
-    globs.parse_all(anomalies.paths)  # a pattern that means nothing is the operator's to mend, now
     month = policy.month
     return Contract(
         version=bound.CONTRACT_VERSION,
@@ -184,7 +181,7 @@ def bind(*, documents: Documents, work: Work, wish: Wish, base: Base, agent: Age
         policy_sha256=policy_sha,
         config_sha256=config_sha,
         limits=limits.as_json(),
-        anomalies=anomalies,
+        anomalies=_anomalies(documents),
         conduct=_conduct(policy).as_json(),
         sources=sources,
         targets=plan.targets,
@@ -335,9 +332,17 @@ def check_work(documents: Documents, work: Work) -> None:
             )
 
 
-def _check_pins(documents: Documents, requirement: models.Requirement, pins: tuple[PinnedTest, ...]) -> None:
+def _anomalies(documents: Documents) -> bound.Anomalies:
+    policy, config = documents.policy.anomalies, documents.config.anomalies
+    found = narrow_anomalies(policy, POLICY, config, documents.path("config.yaml"))
+    globs.parse_all(found.paths)  # a pattern that means nothing is the operator's to mend, now
+    return found
+
+
+def _check_pins(documents: Documents, work: Work, pins: tuple[PinnedTest, ...]) -> None:
     by_test = {p.test: p for p in pins}
-    for criterion in requirement.acceptance:
+    criteria = [(requirement, criterion) for requirement in work.requirements for criterion in requirement.acceptance]
+    for requirement, criterion in criteria:
         found = by_test[criterion.test].sha256
         if criterion.sha256 and criterion.sha256 != found:
             raise RefusedError(

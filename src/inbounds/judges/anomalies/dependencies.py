@@ -41,7 +41,8 @@ def signals(material: Material) -> Iterator[Signal]:
             continue
         read.append((change, _before(parse, change, new.ecosystem), new))
     known = _Known(material.base)
-    explained = {new.ecosystem for _, old, new in read if not new.lock and old.direct != new.direct}
+    # A new direct dependency explains what it brings along, and is blocked (or declared) by itself; a range does not.
+    explained = {new.ecosystem for _, old, new in read if not new.lock and new.direct.keys() - old.direct.keys()}
     for change, old, new in read:
         yield from _packages(change, old, new, known, material, explained)
         yield from _places(change, old, new, known)
