@@ -37,14 +37,16 @@ class Disk:
             os.close(fd)
         self._paths.clear()
 
-    def lose_power(self) -> None:
-        """What was not synced is there up to any byte, or not at all."""
+    def lose_power(self) -> bool:
+        """What was not synced is there up to any byte, or not at all; whether the journal still has its name."""
         for path, durable in self.synced.items():
             if os.path.exists(path) and (size := os.path.getsize(path)) > durable:
                 kept = self.rng.choice((durable, size, self.rng.randint(durable, size)))
                 os.truncate(path, kept)
         if not self._named and os.path.exists(self.journal) and self.rng.random() < 0.5:
             os.unlink(self.journal)  # its directory was never synced
+            return False
+        return True
 
     # -- what the writer calls
 

@@ -24,8 +24,8 @@ ORDER = ("lease_closed", "frozen", "stop.decided", "persisted", "killed", "dispo
 DISPOSED = {"kept": "keep", "reverted": "revert", "quarantined": "quarantine"}
 
 
-class Violation(Exception):
-    """An invariant does not hold."""
+class Violation(BaseException):
+    """An invariant does not hold. No Exception: the product must not be able to swallow it."""
 
     def __init__(self, name: str, detail: str) -> None:
         self.name, self.detail = name, detail
@@ -275,7 +275,9 @@ def a_leg_begins_at_the_checkpoint(seen: "Witness") -> None:
 
 def the_workspace_is_disposed_of(seen: "Witness", effect: fx.Dispose) -> None:
     last = seen.records[-1]
-    if last.kind != "stop.step" or not last.data["ok"] or last.data["detail"] == "there was no workspace":
+    if last.kind != "stop.step" or last.data["step"] not in DISPOSED or not last.data["ok"]:
+        return
+    if last.data["detail"] == "there was no workspace":
         return
     here = seen.sim.world.workspace
     match effect.disposal:

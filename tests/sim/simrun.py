@@ -24,7 +24,7 @@ from simfaults import Faults, Killed, PowerLoss
 from simjails import KINDS
 from simlife import Life
 from simpeople import Agreed, People, signed_by
-from simtime import EndlessError, Schedule, TrueTime
+from simtime import Endless, Schedule, TrueTime
 from simtrees import Trees
 from simwitness import Witness
 from simworld import Witnessed, World
@@ -237,7 +237,7 @@ class Sim:
             self.note(f"it failed: {error}")
             self._die(life, power=False)
             return "failed"
-        except (EndlessError, AssertionError, LookupError, TypeError, ValueError) as error:
+        except (Endless, AssertionError, LookupError, TypeError, ValueError) as error:
             raise every_run_ends_fault(error) from error
         self._die(life, power=False)
         return "ended"
@@ -252,7 +252,8 @@ class Sim:
         self.life = None
         before_wall, before = self.time.wall_off_ms, self.time.ms
         if power:
-            self.disk.lose_power()
+            if not self.disk.lose_power():
+                self.witness.forget()
             self.time.booted_ms = self.time.ms
         self.schedule.pass_to(self.time.ms + 100)
         if self.busy and self.rng.random() < 0.2:

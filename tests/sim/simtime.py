@@ -10,8 +10,8 @@ from dataclasses import dataclass
 STEPS_MAX = 20_000  # a run of the longest contract takes some 2,000; a run that goes round in circles takes them all
 
 
-class EndlessError(Exception):
-    """More steps than any run takes."""
+class Endless(BaseException):
+    """More steps than any run takes. No Exception: the product must not be able to swallow it."""
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Schedule:
         """Count one, whoever takes it."""
         self.steps += 1
         if self.steps > STEPS_MAX:
-            raise EndlessError(f"{self.steps} steps")
+            raise Endless(f"{self.steps} steps")
 
     def pass_to(self, until_ms: int, enough: Callable[[], bool] = lambda: False) -> None:
         """Let time pass, and what is due happen, until then or until it is enough."""

@@ -114,6 +114,10 @@ class Witness:
         self.coder_n = -1
         self.looked_ms = None
 
+    def forget(self) -> None:
+        """The journal's very name was lost with the power, before anything was built on it."""
+        self.records, self._offset = [], 0
+
     def replayed(self, state: State) -> None:
         """What the product's own replay makes of it."""
         inv.a_replay_gives_the_state(self, state)

@@ -132,7 +132,7 @@ def _after_the_end(state: State, event: Event) -> Step:
     )  # fmt: skip
     if state.n == 0:  # it never came past its preflight
         return replace(leg, phase=Phase.PREFLIGHT, n=0), (RunPreflight(),)
-    return leg, (Reopen(state.checkpoint, restore=True),)
+    return replace(leg, restore=True), (Reopen(state.checkpoint, restore=True),)
 
 
 def _authorized(state: State, event: Reauthorized) -> bool:
@@ -343,7 +343,8 @@ def _recovered(state: State, event: Recovered) -> Step:
     if state.phase is Phase.PREFLIGHT:
         return after, (RunPreflight(),)
     after = replace(after, phase=Phase.REOPENING, resume_at=GOES_ON.get(state.phase, state.resume_at))
-    return after, (Reopen(state.checkpoint, restore=False),)
+    # A leg that people opened begins at the checkpoint, also where its supervisor died before it was there.
+    return after, (Reopen(state.checkpoint, restore=state.restore),)
 
 
 def _reopened(state: State, event: Reopened, at_ms: int) -> Step:
@@ -352,7 +353,7 @@ def _reopened(state: State, event: Reopened, at_ms: int) -> Step:
     if not event.ok:
         return _stop(state, StopCode.STOP_HOST_FAILED, "; ".join(event.reasons) or "no reason given")
     # Slowing down and asking have waited for the gateway that they are about.
-    after, effects = _spent(state, at_ms)
+    after, effects = _spent(replace(state, restore=False), at_ms)
     if after.phase is Phase.STOPPING:
         return after, effects
     if state.resume_at is Phase.SNAPSHOT:

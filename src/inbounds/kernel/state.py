@@ -28,7 +28,8 @@ class State:
     """One run's state; counters are totals unless their name says iteration.
 
     `checkpoint` is the last committed tree to which no judge objected ("": the base), `version` that of the limits,
-    `resume_at` where a reopened run goes on, `escalated_version` the limits' version in which was escalated (0: never).
+    `resume_at` where a reopened run goes on and `restore` whether from the checkpoint, `escalated_version` the limits'
+    version in which was escalated (0: never).
     """
 
     phase: Phase = Phase.NEW
@@ -50,6 +51,7 @@ class State:
     safe: bool = False
     recoveries: int = 0
     resume_at: Phase = Phase.NEW
+    restore: bool = False
     slowed: bool = False
     escalated_version: int = 0
     escalated_until_ms: int = 0

@@ -33,6 +33,11 @@ class Written(threading.Event):
 
     fault = ""
 
+    def answer(self, kind: str, fault: str, state: State) -> None:
+        """Say so; what a stop has overtaken is not to be done either."""
+        self.fault = fault or (f"{kind} comes too late: the run is stopping" if state.phase in ENDING else "")
+        self.set()
+
 
 Item: TypeAlias = tuple[str, Mapping[str, Any], Written | None]
 
@@ -120,8 +125,7 @@ class Loop:
         """
         written = Written()
         if self.state.phase in ENDING:
-            written.fault = f"{kind} comes too late: the run is stopping"
-            written.set()
+            written.answer(kind, "", self.state)
         else:
             self._events.put((kind, data, written))
         return written
@@ -142,7 +146,7 @@ class Loop:
                 kind, data, written = self._events.get_nowait()
             except queue.Empty:
                 return
-            self._hear(kind, data, written)
+            self._take(kind, data, written)
 
     def run(self, world: World) -> State:
         """Until the run is finished; returns its last state."""
@@ -155,7 +159,7 @@ class Loop:
             except queue.Empty:
                 self._tick()
             else:
-                self._hear(kind, data, written)
+                self._take(kind, data, written)
                 self._tick()
         return self.state
 
@@ -165,12 +169,6 @@ class Loop:
         self._perform(effects, -1)
         self.drain()
         return self.state
-
-    def _hear(self, kind: str, data: Mapping[str, Any], written: Written | None) -> None:
-        fault = self._take(kind, data)
-        if written:
-            written.fault = fault
-            written.set()
 
     def _now(self) -> int:
         # The journal's times never go back; decisions are made at the same ones, so that a replay decides alike.
@@ -182,10 +180,11 @@ class Loop:
         if effects:
             self._take(Tick.KIND, {})
 
-    def _take(self, kind: str, data: Mapping[str, Any]) -> str:
+    def _take(self, kind: str, data: Mapping[str, Any], written: Written | None = None) -> str:
         """Write, decide, act; returns what kept the record from being written, "" if nothing did."""
         at, ref, seq = self._now(), "", -1
         fault = ""
+        effects: tuple[Effect, ...] = ()
         try:
             record = self._journal.append(kind, dict(data), at, sync=kind in BY_KIND)
             ref, seq = record.hash, record.seq
@@ -199,7 +198,9 @@ class Loop:
             event = Failed("host", fault)
         if event is not None:
             self.state, effects = decide(self.state, event, at)
-            self._perform(effects, seq)
+        if written:  # before the effects: a stop among them would wait for whoever waits for this
+            written.answer(kind, fault, self.state)
+        self._perform(effects, seq)
         return fault
 
     def _perform(self, effects: tuple[Effect, ...], seq: int) -> None:

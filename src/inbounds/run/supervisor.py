@@ -58,6 +58,7 @@ class Supervisor:
 
     def go_on(self, kind: str, data: Mapping[str, Any]) -> int:
         """Take a run up again with what allows it: run.recovered or run.reauthorized."""
+        self._replayed.done.clear()  # those were an earlier stop's steps: the next one has its own
         self.worker.start()
         self.loop.post(kind, data)
         return self._until_finished()
