@@ -48,7 +48,7 @@ class Inbox:
         """The next one, after what happens meanwhile."""
         life, schedule = self._life, self._life.sim.schedule
         schedule.step()
-        life.sim.witness.look(life.supervisor.loop.state, life.started_ms)
+        life.sim.witness.look(life.supervisor.loop.state)
         life.sim.faults.point("idle")
         now = schedule.time.ms
         if not self._items:
@@ -94,7 +94,6 @@ class Life:
         self.sim, self.rng, self.world = sim, sim.rng, sim.world
         self.alive, self.watching = True, False
         self.clock = Clock(sim.time.wall_ns, sim.time.boot_ns)
-        self.started_ms = sim.time.ms
         journal = Journal.open(sim.place / JOURNAL)
         sim.witness.rebuild()
         replayed = replay.replay(replay.records(sim.place))

@@ -82,7 +82,6 @@ class Sim:
         self.faults = Faults(rng, crash, 0.35, noise, rng.choice((0.0, 0.0, 0.01, 0.04)), rng.randint(1, 8))
         self.busy = rng.random() < 0.6  # whether people and clocks do anything at all
         self.hidden_ms = 0  # time in which nothing of the run lived, and the clock was set meanwhile
-        self.fresh = False
         self.disk = Disk(rng, place, self.faults.point, lambda: self.witness.at_sync())
         self.witness = Witness(self)
         heard = Witnessed(self.witness.executes, self.witness.admitted, self.witness.landed)
@@ -218,7 +217,6 @@ class Sim:
         self.tally.lives += 1
         self.note(f"a supervisor begins: {mode}")
         life = None
-        self.fresh = True
         try:
             life = self.life = Life(self)
             code = life.enter(mode)
@@ -376,4 +374,5 @@ def simulate(seed: int, base: Path, trace: Callable[[str], None] | None = None) 
         return sim.run()
     finally:
         sim.disk.release()
+        sim.witness.close()
         shutil.rmtree(base / f"{seed}", ignore_errors=True)

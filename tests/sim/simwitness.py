@@ -26,14 +26,10 @@ class Witness:
     def __init__(self, sim: "Sim") -> None:
         self.sim = sim
         self.records: list[Record] = []
-        self._lines: list[bytes] = []
         self._offset = 0
-        self._start_over()
+        self._raw, self._file = b"", -1
         self.coder_n = -1
-        self.lived_ms = 0
-        self.looked_ms: int | None = None
-
-    def _start_over(self) -> None:
+        self.born_ms = 0
         self.state = State()
         self.effects: dict[int, tuple[Effect, ...]] = {}
         self.done: set[tuple[int, int]] = set()
@@ -43,21 +39,30 @@ class Witness:
         self.tokens = self.tool_calls = self.spent = self.denials = 0
         self.begun = -1
         self.unwritten = 0
-        self.forged = 0
 
     # -- the journal
 
     def at_sync(self) -> None:
         """More of the journal is durable."""
-        with open(self.sim.disk.journal, "rb") as file:
-            file.seek(self._offset)
-            content = file.read()
+        content = os.pread(self._fd(), 1 << 20, self._offset)
         end = content.rfind(b"\n") + 1
         for line in content[:end].splitlines():
             self._take(chain.decode(line))
+        self._raw += content[:end]
         self._offset += end
 
-    def _take(self, record: Record, *, again: bool = False) -> None:
+    def _fd(self) -> int:
+        if self._file < 0:
+            self._file = os.open(self.sim.disk.journal, os.O_RDONLY | os.O_CLOEXEC)
+        return self._file
+
+    def close(self) -> None:
+        """Look at the file no more."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _take(self, record: Record) -> None:
         self.records.append(record)
         before = self.state
         event = read(record.kind, record.data, record.hash)
@@ -65,11 +70,10 @@ class Witness:
         if effects:
             self.effects[record.seq] = effects
         self._count(record, before, event)
-        if not again:
-            self.sim.note(f"{record.seq} {record.kind} {dict(record.data)} -> {self.state.phase}")
-            self.sim.saw(before.phase, record.kind, self.state)
-            for check in inv.OF_RECORDS:
-                check(self, before, record)
+        self.sim.note(f"{record.seq} {record.kind} {dict(record.data)} -> {self.state.phase}")
+        self.sim.saw(before.phase, record.kind, self.state)
+        for check in inv.OF_RECORDS:
+            check(self, before, record)
 
     def _count(self, record: Record, before: State, event: Event | None) -> None:
         kind, data = record.kind, record.data
@@ -99,24 +103,19 @@ class Witness:
 
     def rebuild(self) -> None:
         """Another process has the journal: what was durable must be there still, and the rest counts from now on."""
-        durable = self.records
-        found = list(chain.linked(chain.records(self.sim.place / "journal.jsonl")))
-        inv.nothing_durable_is_lost(durable, found)
-        begun, forged = self.begun, self.forged
-        self.records = []
-        self._start_over()
-        for place, record in enumerate(found):
-            self._take(record, again=place < len(durable))
-        self.begun = begun if begun >= 0 else self.begun
-        self.forged = forged
-        self._offset = os.path.getsize(self.sim.disk.journal)
+        with open(self.sim.disk.journal, "rb") as file:
+            content = file.read()
+        inv.nothing_durable_is_lost(self._raw, content)
+        self.at_sync()
+        self.done.clear()
         self.unwritten = self.sim.disk.failures
-        self.coder_n = -1
-        self.looked_ms = None
+        self.coder_n = self.told = -1
+        self.born_ms = self.sim.time.ms
 
     def forget(self) -> None:
         """The journal's very name was lost with the power, before anything was built on it."""
-        self.records, self._offset = [], 0
+        self.close()
+        self.records, self._offset, self._raw = [], 0, b""
 
     def replayed(self, state: State) -> None:
         """What the product's own replay makes of it."""
@@ -134,13 +133,10 @@ class Witness:
         inv.no_limit_is_passed(self, effect)
         inv.work_begins_where_it_must(self, effect)
 
-    def look(self, state: State, born_ms: int) -> None:
+    def look(self, state: State) -> None:
         """The loop waits: its memory and the journal must agree."""
         if not self.faulty():
             inv.a_replay_gives_the_state(self, state)
-        now = self.sim.time.ms
-        self.lived_ms += now - (self.looked_ms if self.looked_ms is not None else born_ms)
-        self.looked_ms = now
         inv.the_wall_clock_is_kept(self)
         inv.the_workspace_is_somewhere(self)
 
