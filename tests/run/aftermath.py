@@ -103,7 +103,8 @@ class Watch:
         report = verify_run(ran.run_dir)
         assert report.ok, report
         assert ran.kinds()[-1] == "run.finished"
-        assert ran.data("run.finished")[0] == {"code": code, "exit": 0 if code == "DONE" else 1}
+        finished = ran.data("run.finished")[0]
+        assert (finished["code"], finished["exit"]) == (code, 0 if code == "DONE" else 1)
         taken = seconds_to_stop(ran)
         print(f"{code}: {taken * 1000:.0f} ms from the event that decided it to no process alive")
         assert taken < STOP_SECONDS_MAX

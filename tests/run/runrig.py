@@ -16,7 +16,7 @@ from inbounds.agents.profile import Install
 from inbounds.contracts.bound import Contract, decode
 from inbounds.contracts.documents import LimitsText
 from inbounds.demo import acts, outside, stage
-from inbounds.journal import chain
+from inbounds.journal import append_only, chain
 from inbounds.modelserver.server import ModelServer
 from inbounds.run import authorize, bind, follow, launch, recovery
 from inbounds.run.home import Home
@@ -59,9 +59,10 @@ class Ran:
 
     @property
     def code(self) -> str:
+        """The code of the last leg's stop; each leg has one."""
         stops = self.data("stop.decided")
-        assert len(stops) == 1, stops
-        return str(stops[0]["code"])
+        assert len(stops) == 1 + len(self.data("run.reauthorized")), stops
+        return str(stops[-1]["code"])
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -73,7 +74,8 @@ class Ran:
         return outside.processes_of(self.run_id)
 
     def kinds(self) -> list[str]:
-        return [record.kind for record in self.records]
+        """What happened, in order; the checkpoints that sign it are left out."""
+        return [record.kind for record in self.records if record.kind != "journal.checkpoint"]
 
 
 @dataclass
@@ -119,6 +121,8 @@ class Rig:
 
     def plays(self, script: Any) -> ModelServer:
         """Have the provider play this script from now on."""
+        for journal in (self.home.path / "runs").glob("*/journal.jsonl"):
+            append_only.release_path(journal)  # of supervisors that were killed and never recovered
         if self.server is not None:
             self.server.stop()
         self.server = ModelServer(script).start()

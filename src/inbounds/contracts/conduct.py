@@ -35,6 +35,7 @@ class Conduct:
     snapshot_every_ms: int = 600_000
     snapshots_kept: int = 12
     timestamp_url: str = ""
+    timestamp_ca: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data, for contract and journal."""

@@ -120,7 +120,8 @@ class Conducted(_Model, frozen=True):
     """How runs are conducted: slow-down, escalation, snapshots, recovery, and what follows a stop.
 
     `quarantine` names stop codes that quarantine where the table says revert; `recovery` is what `inbounds recover`
-    does with a run whose supervisor died; `timestamp` is an RFC 3161 authority that is shown each checkpoint.
+    does with a run whose supervisor died; `timestamp` is the URL of an RFC 3161 authority that is shown each
+    checkpoint, `timestamp_ca` its certificates (PEM, on the host).
     """
 
     slow_down: SlowDown | None = None
@@ -130,6 +131,7 @@ class Conducted(_Model, frozen=True):
     recovery: Literal["continue", "stop"] = "continue"
     quarantine: tuple[Name, ...] = ()
     timestamp: str | None = None
+    timestamp_ca: str | None = None
 
 
 class Anomalies(_Model, frozen=True):

@@ -62,6 +62,8 @@ RESERVE_BYTES = 256 << 10
 _RESERVED = ("stop.", "run.finished", "journal.")
 # A clock set back by less than this is jitter between our own threads; more is said in a record.
 CLOCK_JITTER_MS = 1_000
+# Whoever asks whether a run lives holds its lock for a moment: a writer is not refused for that.
+LOCK_TRIES, LOCK_WAIT_S = 10, 0.02
 # What is left of data that does not fit a line: enough to see what it was.
 CUT_ITEMS, CUT_CHARS = 200, 2_000
 
@@ -360,9 +362,13 @@ class Journal:
 
 def _lock(path: Path, journal: Path) -> int:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            time.sleep(LOCK_WAIT_S)
+    else:
         holder, _ = _holder(fd)
         os.close(fd)
         raise HostError(

@@ -32,12 +32,13 @@ class Assembled(Entry):
 
 def assemble(home: Home, run_dir: Path, contract: Contract, keys_fd: int, signer: Signer | None) -> Assembled:
     """Take the journal's lock, read it, and make everything else."""
-    journal = Journal.open(run_dir / JOURNAL, signer=signer)
+    journal = Journal.open(run_dir / JOURNAL, signer=signer, append_only=True)
     replayed = replay.replay(replay.records(run_dir))
     supervisor = Supervisor(journal, replayed, now_ms)
     parts = Parts(
         home, run_dir, contract, post=supervisor.post, say=supervisor.say, state=lambda: supervisor.loop.state,
         keys_fd=keys_fd, journal_key=str(signer.key) if signer else "",
     )  # fmt: skip
+    journal.on_anchor = parts.witness.take
     supervisor.equip(parts, Worker(supervisor.fault))
     return Assembled(supervisor, parts, Watch(parts.watch, supervisor.fault), replayed, contract, run_dir)

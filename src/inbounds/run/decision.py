@@ -9,9 +9,9 @@ from typing import Any
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.canonical import canonical
 from inbounds.contracts.errors import HostError, OperatorError, RefusedError
-from inbounds.journal import signing, sshsig
+from inbounds.journal import append_only, signing, sshsig
 from inbounds.journal.writer import Journal
-from inbounds.run import authorize, promotion, reauthorize, recovery, stopping
+from inbounds.run import authorize, promotion, reauthorize, recovery, retention, stopping
 from inbounds.run.clock import now_ms
 from inbounds.run.home import Home
 from inbounds.run.launch import CONTRACT, JOURNAL, SETTINGS, read_contract
@@ -109,9 +109,11 @@ def discard(home: Home, run_id: str, *, evidence: bool) -> dict[str, Any]:
             old = store.ref(ref)
             if old:
                 store.delete_ref(ref, old)
+        retention.forget(store, run_id)
     freed = 0
     places = [run_dir / name for name in ("workspace", "jobs")] + stopping.quarantines(run_dir)
     places = [run_dir] if evidence else places
+    append_only.release_path(run_dir / JOURNAL)
     for place in places:
         if place.exists():
             freed += usage(str(place)).bytes

@@ -5,6 +5,7 @@ Made lazily, so that recovery opens only what is left on disk. Each method is on
 
 import os
 import secrets
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from inbounds import __version__
 from inbounds.agents.profile import Install
 from inbounds.agents.registry import profile
 from inbounds.broker.control import BrokerProcess
@@ -41,6 +41,7 @@ from inbounds.run import (
     requests,
     stopping,
     tools,
+    versions,
 )
 from inbounds.run.clock import now_ms
 from inbounds.run.coder import Coder
@@ -48,6 +49,8 @@ from inbounds.run.crew import Crew
 from inbounds.run.home import Home
 from inbounds.run.launch import BLAST, CONTRACT, SETTINGS
 from inbounds.run.ports import Post
+from inbounds.run.retention import Retention
+from inbounds.run.witness import STAMPS, Witness
 from inbounds.sandbox.decoys import Decoys
 from inbounds.sandbox.identity import identity
 from inbounds.sandbox.volume import Volume
@@ -85,6 +88,16 @@ class Parts:
         self._coder: Coder | None = None
         self._decoys: Decoys | None = None
         self._tools: tools.Tools | None = None
+        self._retention: Retention | None = None
+        self._keeping: threading.Thread | None = None
+        self._kept_ms = 0
+        conduct = contract.conducted()
+        self.witness = Witness(
+            lambda: self._gateway,
+            home.path / "anchors" / f"{contract.run_id}{STAMPS}",
+            conduct.timestamp_url,
+            conduct.timestamp_ca,
+        )
         self._left: Snapshot | None = None
         self._snapshot: Snapshot | None = None
         self._aside: tuple[str, ...] = ()
@@ -121,7 +134,7 @@ class Parts:
             "profile": contract.profile,
             "required_judges": list(judging.REQUIRED),
             "journal_key": self._journal_key,
-            "versions": {"inbounds": __version__},
+            "versions": versions.collect(contract.agent, contract.agent_version, contract.layer),
         }
 
     def known(self) -> dict[str, Any]:
@@ -184,8 +197,8 @@ class Parts:
         left = self._volume.snapshot()
         self._left, self._snapshot = left, self._the_bench().set_aside(left)
         self._aside = tuple(sorted(judging.touched(left) - judging.touched(self._snapshot)))
-        record = self._record(n, left)
-        self.post(SnapshotTaken.KIND, {**record, "tree": self._snapshot.tree, "set_aside": [*map(shown, self._aside)]})
+        record = {**self._record(n, left), "tree": self._snapshot.tree, "left": left.tree}
+        self.post(SnapshotTaken.KIND, {**record, "set_aside": [*map(shown, self._aside)]})
 
     def judge(self, n: int) -> None:
         """Have every judge speak about the last snapshot."""
@@ -295,6 +308,7 @@ class Parts:
 
     def close(self) -> str:
         """Manifest and report behind the last record."""
+        self.witness.end()
         stopping.write_manifest(self.run_dir)
         return stopping.write_report(self.run_dir)
 
@@ -313,7 +327,30 @@ class Parts:
             self.crew.slow(self.contract.conducted().slow_cpu_percent)
         if found := self._changed_contract():
             self.post(Failed.KIND, {"part": "contract", "detail": found})
+        self._keep_now_and_then()
         self._poll()
+
+    def _keep_now_and_then(self) -> None:
+        """Keep the workspace while its agent works (I3), in a thread of its own: requests must not wait for it."""
+        state, every = self._state(), self.contract.conducted().snapshot_every_ms
+        if state.phase is not Phase.WORKING or self._volume is None:
+            self._kept_ms = now_ms()  # the interval begins with the iteration
+            return
+        if now_ms() - self._kept_ms < every or (self._keeping is not None and self._keeping.is_alive()):
+            return
+        self._kept_ms = now_ms()
+        self._keeping = threading.Thread(target=self._keep, args=(self._volume, state.n), name="keeping", daemon=True)
+        self._keeping.start()
+
+    def _keep(self, volume: Volume, n: int) -> None:
+        if self._retention is None:
+            keep = self.contract.conducted().snapshots_kept
+            self._retention = Retention.of(self.store, self.contract.run_id, self.contract.base_commit, keep)
+        try:
+            if record := self._retention.take(volume, n, now_ms() // 1_000):
+                self.post("snapshot.kept", record)
+        except (InboundsError, OSError) as error:
+            self.post("snapshot.failed", {"n": n, "why": str(error)})
 
     def _poll(self) -> None:
         """What workspace and jobs hold now (E7: polled, as rootless has no quota): a tester runs the same code."""
@@ -468,4 +505,5 @@ def _change(change: Change) -> dict[str, Any]:
         "old_mode": judging.octal(change.old_mode),
         "new_mode": judging.octal(change.new_mode),
         "blob": change.new_blob,
+        "old_blob": change.old_blob,
     }
