@@ -1,6 +1,6 @@
 """Style is a test: headers, lengths, names, reasons beside every exemption, and what the trusted core may import.
 
-Reads sources as text and syntax trees; runs nothing of the product except the stop codes' meanings.
+Reads sources as text and syntax trees; runs nothing of the product.
 """
 
 import ast
@@ -160,18 +160,6 @@ def test_the_verifier_imports_nothing_that_acts() -> None:
         if name.split(".")[0] in ACTS
     ]
     assert not found, found
-
-
-def test_stop_codes_page_is_current() -> None:
-    sys.path.insert(0, str(ROOT / "tools"))
-    import stop_codes
-
-    assert stop_codes.PAGE.read_text(encoding="utf-8") == stop_codes.page(), (
-        "type: .venv/bin/python tools/stop_codes.py"
-    )
-    for code in stop_codes.StopCode:
-        disposal, meaning = stop_codes.MEANING[code]
-        assert f"| `{code}` | {meaning} | {disposal} |" in stop_codes.page()
 
 
 def test_decisions_are_numbered_without_gap_or_double() -> None:

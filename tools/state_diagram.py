@@ -8,6 +8,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from inbounds.contracts import conduct
@@ -129,10 +130,11 @@ def kind_of_state(state: State) -> tuple[object, ...]:
     phase = state.phase
     budget = state.limits.budget_micro_usd
     spent = (state.spent_micro_usd >= budget * 9 // 10) + (state.spent_micro_usd >= budget)
-    rounds = (state.n > 0) + (state.n >= state.limits.iterations)
+    most = state.limits.iterations
+    rounds = (state.n > 0) + (state.n >= most) + (state.n > most)
     if phase in (Phase.STOPPING, Phase.FINISHED):
         ended = state.stop_code if state.stop_code in ("", StopCode.DONE) else "short"
-        return (phase, rounds > 0, ended, state.version, spent)
+        return (phase, rounds, ended, state.version, spent)
     pressed = (state.slowed, state.escalated_until_ms > 0, state.recoveries > 0, state.version)
     inside: tuple[object, ...] = (rounds, state.without_progress)
     if phase is Phase.REOPENING:
@@ -143,7 +145,7 @@ def kind_of_state(state: State) -> tuple[object, ...]:
         passed = all(outcome == "PASS" for outcome in state.verdicts.values())
         inside = (*inside, len(state.verdicts), passed, state.halted, state.iteration_turns > 0)
     elif phase is Phase.WORKING:
-        inside = (*inside, state.halted, min(state.iteration_turns, state.limits.turns))
+        inside = (*inside, state.denials, state.halted, min(state.iteration_turns, state.limits.turns))
     elif phase is Phase.SNAPSHOT:
         inside = (*inside, state.halted, state.iteration_turns > 0)
     return (phase, *pressed, *inside)
@@ -153,6 +155,7 @@ Outcome = tuple[str, tuple[str, ...], str]  # next phase, effects, stop code
 Found = dict[tuple[Phase, str], dict[str, set[Outcome]]]
 
 
+@cache
 def explore() -> Found:
     """(phase, event kind) -> words for the case -> every outcome that decide() gave."""
     found: Found = defaultdict(lambda: defaultdict(set))
