@@ -23,7 +23,7 @@ STEPS = ["lease_closed", "frozen", "persisted", "killed", "disposed"]
 ENDS = {"kept": "keep", "reverted": "revert", "quarantined": "quarantine"}
 STARTS = {"iteration.started", "gateway.started", "broker.started", "run.recovered"}
 AFTER_END = set(
-    "promotion.decided operator.decision contract.amended amendment.refused incident.declared incident.closed "
+    "promotion.decided operator.decision contract.amended amendment.refused incident.recorded "
     "notice.sent verdict jail.started jail.exited work.discarded journal.recovered journal.migrated "
     "journal.clock_set_back journal.checkpoint".split()
 )

@@ -195,7 +195,7 @@ class Person:
                 terminal.process.wait(10)
             os.close(terminal.fd)
         if self.state_directory.exists():
-            self.runs("stop", "--all")
+            self.runs("stop", "--all", "--here")
         if self.server is not None:
             self.server.stop()
 

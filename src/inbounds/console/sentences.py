@@ -306,12 +306,13 @@ def _checkpoint(data: Data) -> str:
     return f"the first {whole(data, 'size'):,} records are signed, root {_get(data, 'root')[:ID_CHARS]}"
 
 
-def _incident(what: str) -> Callable[[Data], str]:
-    def say(data: Data) -> str:
-        runs = f", {count(len(_items(data, 'runs')), 'run')}" if _items(data, "runs") else ""
-        return f"incident {_get(data, 'id', '')}{what}{_after(data, 'who', ' by ')}{runs}{_after(data, 'why')}"
+def _asked_to_stop(data: Data) -> str:
+    incident = f", incident {_get(data, 'incident_id', '(unnamed)')}" if data.get("incident") is True else ""
+    return f"{_get(data, 'who')} asks for a stop{incident}{_after(data, 'why')}"
 
-    return say
+
+def _incident(data: Data) -> str:
+    return f"incident {_get(data, 'incident')} is on record, sha256 {_get(data, 'sha256')[:ID_CHARS]}"
 
 
 def _said(data: Data) -> str:
@@ -325,7 +326,7 @@ def _took_over(data: Data) -> str:
 SENTENCES: dict[str, tuple[str, Callable[[Data], str]]] = {
     "run.accepted": (ASKED, _accepted),
     "iteration.started": (ASKED, _iteration),
-    "operator.stopped": (ASKED, lambda d: f"{_get(d, 'who')} asks for a stop{_after(d, 'why')}"),
+    "operator.stopped": (ASKED, _asked_to_stop),
     "preflight.finished": (SEEN, _preflight),
     "run.reopened": (SEEN, _reopened),
     "external.call": (SEEN, _external),
@@ -367,8 +368,7 @@ SENTENCES: dict[str, tuple[str, Callable[[Data], str]]] = {
         lambda d: f"notice by {_get(d, 'channel')}: {'sent' if d.get('ok') is True else _get(d, 'detail')}",
     ),
     "work.discarded": (EVIDENCE, lambda d: f"the work was discarded, {whole(d, 'bytes') >> 20:,} MiB freed"),
-    "incident.declared": (EVIDENCE, _incident("declared")),
-    "incident.closed": (EVIDENCE, _incident("closed")),
+    "incident.recorded": (EVIDENCE, _incident),
     "journal.opened": (EVIDENCE, lambda d: f"the journal begins, format {_get(d, 'version')}"),
     "journal.recovered": (EVIDENCE, _recovered),
     "journal.migrated": (

@@ -9,7 +9,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from inbounds.contracts.documents import Notify
 from inbounds.contracts.errors import HostError
 from inbounds.journal import chain
 from inbounds.journal.verify import AFTERWARDS
-from inbounds.kernel.events import Failed
+from inbounds.kernel.events import Failed, OperatorStopped
 from inbounds.run.home import Home
 from inbounds.run.launch import CONTRACT, JOURNAL, LOG, SETTINGS, read_contract
 from inbounds.run.replay import records
@@ -80,8 +80,11 @@ def ending(home: Home, run_id: str) -> dict[str, str]:
     return found
 
 
-def recover(home: Home, run_id: str) -> dict[str, str]:
-    """End a run whose supervisor is dead, with STOP_HOST_FAILED unless a stop was decided already."""
+def recover(home: Home, run_id: str, asked: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """End a run whose supervisor is dead, with STOP_HOST_FAILED unless a stop was decided already.
+
+    `asked` is operator.stopped's data where a person ends it (an incident).
+    """
     from inbounds.journal.signing import open_signer
     from inbounds.run.assemble import CLOSED, assemble
 
@@ -89,7 +92,9 @@ def recover(home: Home, run_id: str) -> dict[str, str]:
     contract, tampered = trusted(home, run_id)
     part, detail = ("contract", tampered) if tampered else ("supervisor", _last_words(run_dir))
     assembled = assemble(home, run_dir, contract, CLOSED, open_signer(home.keys))
-    assembled.finish(Failed.KIND, {"part": part, "detail": detail})
+    kind, data = (OperatorStopped.KIND, dict(asked)) if asked and not tampered else (
+        Failed.KIND, {"part": part, "detail": detail})  # fmt: skip
+    assembled.finish(kind, data)
     return ending(home, run_id)
 
 

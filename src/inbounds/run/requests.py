@@ -21,10 +21,14 @@ TEXT_MAX = 2_000
 WAKE = signal.SIGURG  # ignored by whoever does not listen for it, so that it can harm nobody
 
 
-def ask_stop(run_dir: Path, *, who: str, why: str, incident: bool = False) -> None:
-    """Leave a stop request; written whole or not at all."""
+def ask_stop(
+    run_dir: Path, *, who: str, why: str, incident: bool = False, incident_id: str = "", at_once: bool = True
+) -> None:
+    """Leave a stop request; written whole or not at all. Without `at_once` nobody is woken: see `wake`."""
     said = {"who": who[:TEXT_MAX], "why": why[:TEXT_MAX], "incident": incident, "at_ms": time.time_ns() // 1_000_000}
-    _leave(run_dir, STOP, said, instead=f"kill -TERM {_writer(run_dir)}")
+    if incident_id:
+        said["incident_id"] = incident_id
+    _leave(run_dir, STOP, said, instead=f"kill -TERM {_writer(run_dir)}", at_once=at_once)
 
 
 def ask_amendment(run_dir: Path, statement: dict[str, Any], signature: str) -> None:
@@ -41,7 +45,8 @@ def take_stop(run_dir: Path) -> dict[str, Any] | None:
         who, why, incident = str(asked["who"])[:TEXT_MAX], str(asked["why"])[:TEXT_MAX], asked["incident"] is True
     except KeyError:  # whoever put it there wanted a stop
         who, why, incident = "unknown", "a stop request that could not be read", False
-    return {"who": who, "why": why, "incident": incident}
+    named = {"incident_id": str(asked["incident_id"])[:TEXT_MAX]} if "incident_id" in asked else {}
+    return {"who": who, "why": why, "incident": incident, **named}
 
 
 def take_amendment(run_dir: Path) -> dict[str, Any] | None:
@@ -57,7 +62,7 @@ def wake(run_dir: Path) -> None:
             os.kill(int(pid), WAKE)
 
 
-def _leave(run_dir: Path, name: str, said: dict[str, Any], *, instead: str) -> None:
+def _leave(run_dir: Path, name: str, said: dict[str, Any], *, instead: str, at_once: bool = True) -> None:
     temporary = run_dir / f".{name}.{os.getpid()}"
     try:
         temporary.write_text(json.dumps(said), encoding="utf-8")
@@ -70,7 +75,8 @@ def _leave(run_dir: Path, name: str, said: dict[str, Any], *, instead: str) -> N
             expected="room for a line",
             fix=instead,
         ) from error
-    wake(run_dir)
+    if at_once:
+        wake(run_dir)
 
 
 def _take(path: Path) -> dict[str, Any] | None:
