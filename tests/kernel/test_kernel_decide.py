@@ -204,16 +204,23 @@ def test_done_needs_every_required_judge_and_every_acceptance_test(
 
 
 @pytest.mark.parametrize("judge", ["scope", "tests"])
-@pytest.mark.parametrize("outcome", ["INCONCLUSIVE", "FAIL", None])
-def test_inconclusive_never_opens_the_gate(judge: str, outcome: str | None) -> None:
+@pytest.mark.parametrize("outcome", ["INCONCLUSIVE", "FAIL"])
+def test_inconclusive_never_opens_the_gate(judge: str, outcome: str) -> None:
     other = "tests" if judge == "scope" else "scope"
-    spoken = [Judged(other, "PASS", "", ())] + ([Judged(judge, outcome, "", ())] if outcome else [])
+    spoken = [Judged(other, "PASS", "", ()), Judged(judge, outcome, "", ())]
     state, effects = drive([*TO_JUDGING, *spoken, finished(), CommitMade(1, "c")])
     assert code_of(effects) is None
     assert state.phase is Phase.STARTING
     # the positive control: with both PASS the same history is done
     _, effects = drive([*TO_JUDGING, *PASSED, finished(), CommitMade(1, "c")])
     assert code_of(effects) is StopCode.DONE
+
+
+@pytest.mark.parametrize("judge", ["scope", "tests"])
+def test_a_tree_of_which_a_judge_said_nothing_is_not_committed(judge: str) -> None:
+    _, effects = drive([*TO_JUDGING, Judged(judge, "PASS", "", ()), finished()])
+    assert code_of(effects) is StopCode.STOP_HOST_FAILED
+    assert not of(effects, fx.Commit)
 
 
 def test_passing_judges_do_not_make_up_for_a_failing_acceptance_test() -> None:

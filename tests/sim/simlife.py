@@ -130,7 +130,7 @@ class Life:
 
     def ahead_ms(self) -> int:
         """By how much the run's clock is before true time."""
-        return self.clock() - self.sim.time.ms
+        return self.supervisor.loop.now_ms() - self.sim.time.ms
 
     # -- how it is entered and left
 

@@ -148,7 +148,7 @@ class Parts:
             self._exited(jail, n)
             raise
         state = self.life.supervisor.loop.state
-        left = state.limits.wall_clock_ms - (self.life.clock() - state.started_ms)
+        left = state.limits.wall_clock_ms - (self.life.supervisor.loop.now_ms() - state.started_ms)
         self.life.after(max(1, left + DEADLINE_SLACK_MS), lambda: jail.end("deadline"))
         self.world.work(jail, self.sim.kind(n), self.sim.unit_ms)
         yield jail
@@ -186,6 +186,8 @@ class Parts:
             self._run_judge(judge)
             outcome, rules = tree.verdict(judge)
             self.post("verdict", {"judge": judge, "outcome": outcome, "summary": judge, "rules": list(rules), "n": n})
+            if rules:
+                return
         self.world.judged.add((n, name))
         self.post("iteration.finished", {
             "n": n, "tree": name, "changed": tree is not standing, "progress": tree.failing < standing.failing,

@@ -203,7 +203,9 @@ def _running(state: State, event: Event, at_ms: int) -> Step:
             return _in_force(state, _amended(state, event))
         case StopDecided():  # its cause could not be written: a disk that was full for everything else
             return replace(state, phase=Phase.STOPPING, stop_code=event.code, stop_hash=event.ref), ()
-        case Reauthorized() | Tick() | StopStep() | Finished():
+        case StopStep():  # the same, and the supervisor died before the stop event
+            return _stop(state, StopCode.STOP_HOST_FAILED, "a stop had begun whose cause could not be written")
+        case Reauthorized() | Tick() | Finished():
             return state, ()
     assert_never(event)
 
@@ -433,6 +435,8 @@ def _iteration(state: State, event: IterationFinished) -> Step:
         return state, ()
     if not event.changed and state.iteration_turns == 0 and not state.halted:
         return _stop(state, StopCode.STOP_AGENT_FAILED, "the agent ended without asking its model anything")
+    if silent := [judge for judge in state.required_judges if judge not in state.verdicts]:
+        return _stop(state, StopCode.STOP_HOST_FAILED, f"judges that said nothing: {', '.join(silent)}")
     passed = all(state.verdicts.get(judge) == Outcome.PASS for judge in state.required_judges)
     after = replace(
         state,

@@ -101,6 +101,8 @@ class Loop:
         self._events: Events = events or queue.Queue(QUEUE_MAX)
         self._world: World | None = None
         self._at_ms = at_ms
+        # A clock that was set back while no supervisor lived: the run's own goes on from where it was (E1).
+        self._ahead_ms = max(0, at_ms - now_ms())
         self._by = ""
 
     def post(self, kind: str, data: Mapping[str, Any]) -> None:
@@ -170,19 +172,19 @@ class Loop:
         self.drain()
         return self.state
 
-    def _now(self) -> int:
-        # The journal's times never go back; decisions are made at the same ones, so that a replay decides alike.
-        self._at_ms = max(self._at_ms, self._now_ms())
+    def now_ms(self) -> int:
+        """The run's time: never back, and decisions are made at the journal's own, so that a replay decides alike."""
+        self._at_ms = max(self._at_ms, self._now_ms() + self._ahead_ms)
         return self._at_ms
 
     def _tick(self) -> None:
-        _, effects = decide(self.state, Tick(), self._now())
+        _, effects = decide(self.state, Tick(), self.now_ms())
         if effects:
             self._take(Tick.KIND, {})
 
     def _take(self, kind: str, data: Mapping[str, Any], written: Written | None = None) -> str:
         """Write, decide, act; returns what kept the record from being written, "" if nothing did."""
-        at, ref, seq = self._now(), "", -1
+        at, ref, seq = self.now_ms(), "", -1
         fault = ""
         effects: tuple[Effect, ...] = ()
         try:
