@@ -62,13 +62,15 @@ def test_a_killed_supervisor_leaves_nothing_alive_and_is_recovered(rig: Rig, mom
     ran = living.ran
     assert recovery.phase(rig.home, ran.run_id) == "orphaned"
     arguments = {"status": ("status", ran.run_id), "stop": ("stop", ran.run_id),
-                 "resume": ("resume", ran.run_id, "--yes", "--note", "the machine went away")}[verb]  # fmt: skip
+                 "resume": ("resume", ran.run_id, "--yes", "--sign-only", "--note", "the machine went away")}[verb]  # fmt: skip
     done = inbounds(rig, *arguments, "--json")
     assert done.returncode == 0, (done.stdout, done.stderr)
     said = faultrig.facts(done)
     if verb == "status":
         (run,) = said["runs"]
-        assert (run["phase"], run["code"], run["recovered"]) == ("finished", "STOP_HOST_FAILED", True)
+        assert (run["phase"], run["recovered"]) == ("orphaned", False), "policy lets it go on: looking ends nothing"
+        assert run["next"][:2] == [f"inbounds recover {ran.run_id}", f"inbounds stop {ran.run_id}"]
+        assert inbounds(rig, "stop", ran.run_id).returncode == 0
     elif verb == "stop":
         assert said["stopped"][0]["code"] == "STOP_HOST_FAILED"
     else:
@@ -187,12 +189,9 @@ def test_a_supervisor_that_never_wrote_a_line_is_ended_too(rig: Rig, tmp_path: P
     ended(living.ran, [], "STOP_HOST_FAILED")
     nothing_left(rig, living)
     # a supervisor that comes too late finds the run over, and does not begin it again
-    late = subprocess.run(
-        [sys.executable, "-I", "-m", "inbounds.run", str(living.ran.run_dir), "--keys-fd", "0"],
-        env=launch.environment(rig.home), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert late.returncode == HostError.exit_code, late.stderr
-    assert "started before" in late.stderr
+    late = launch.start(rig.home, living.ran.run_dir, b"{}").process
+    assert late.wait(60) == HostError.exit_code
+    assert "started before" in rig.log(living.ran)
     assert living.ran.kinds().count("run.accepted") == 1
     assert verify_run(living.ran.run_dir).ok
 
@@ -252,7 +251,7 @@ def test_a_contract_that_changes_during_the_run_stops_it(rig: Rig) -> None:
     living.end()
     gone(mine)
     assert living.ran.code == "STOP_TAMPERING"
-    assert {check.name for check in verify_run(living.ran.run_dir).checks if not check.ok} == {"contract"}
+    assert {check.name for check in verify_run(living.ran.run_dir).checks if not check.ok} == {"contract", "signatures"}
     path.write_bytes(signed)
     ended(living.ran, lines, "STOP_TAMPERING")
     nothing_left(rig, living)

@@ -62,7 +62,7 @@ def _facts(home: "Home", run_id: str, *, recover: bool) -> dict[str, Any]:
         return {**facts, **_told(records, run_id, "damaged")}
     try:
         facts["phase"] = recovery.phase(home, run_id)
-        if facts["phase"] == "orphaned" and recover:
+        if facts["phase"] == "orphaned" and recover and not recovery.may_go_on(home, run_id):
             recovery.recover(home, run_id)
             facts.update(phase=recovery.phase(home, run_id), recovered=True)
             records, _ = chain_of(home.run(run_id))
@@ -80,7 +80,8 @@ def _told(records: list["Record"], run_id: str, phase: str) -> dict[str, Any]:
     ended = phase == "finished"
     steps = [step for step, _ in advice.steps] if ended else [f"inbounds logs {run_id}"]
     if phase in ("damaged", "orphaned"):
-        steps = [f"inbounds verify {run_id}", *steps]
+        first = [f"inbounds recover {run_id}", f"inbounds stop {run_id}"] if phase == "orphaned" else []
+        steps = [*first, f"inbounds verify {run_id}", *steps]
     progress = found["progress"] if isinstance(found["progress"], list) else []
     return {
         "code": found["exit"]["code"] if ended else "",
@@ -162,5 +163,5 @@ def _remarks(item: dict[str, Any]) -> list[str]:
     if item["problem"]:
         return [f"{run_id}: {item['problem']}", f"  type: inbounds verify {run_id}"]
     if item["phase"] == "orphaned":
-        return [f"{run_id}: its supervisor is dead; inbounds status will recover it"]
+        return [f"{run_id}: its supervisor died; inbounds recover {run_id} goes on, inbounds stop {run_id} ends it"]
     return []

@@ -7,6 +7,9 @@ from inbounds.contracts.reasons import StopCode
 from inbounds.contracts.verdict import Outcome
 from inbounds.promote.request import Request
 
+# What this judge objects to is unusual, not wrong: an operator's signature over the exact tree answers it (H16-H20).
+FOR_A_PERSON = "anomalies"
+
 
 def objections(request: Request) -> tuple[str, ...]:
     """Why this request may not pass, in words for a person; never empty for anything but a full set of PASS."""
@@ -23,8 +26,14 @@ def objections(request: Request) -> tuple[str, ...]:
     found += [f"judge {judge} has not judged" for judge in request.required_judges if judge not in judged]
     # Every verdict counts, required or not: an objection is not outvoted, and doubt never opens a gate.
     found += [
-        f"judge {judge} says {outcome.value}"
+        _objects(judge, outcome)
         for judge, outcome in request.evidence.verdicts
-        if outcome is Outcome.FAIL or (outcome is not Outcome.PASS and judge in request.required_judges)
+        if (outcome is Outcome.FAIL or (outcome is not Outcome.PASS and judge in request.required_judges))
+        and not (judge == FOR_A_PERSON and outcome is Outcome.FAIL and request.evidence.signatures)
     ]
     return tuple(found)
+
+
+def _objects(judge: str, outcome: Outcome) -> str:
+    asked = "; a person who has looked may sign for this tree: inbounds approve" if judge == FOR_A_PERSON else ""
+    return f"judge {judge} says {outcome.value}{asked}"

@@ -15,8 +15,8 @@ from inbounds.run.clock import now_ms
 from inbounds.run.home import Home
 
 Post = Callable[[str, Mapping[str, Any]], None]
-# A refusal that repeats what a "spent" event says by itself; it counts as nothing more.
-FINAL = frozenset({"spent", "lease_closed"})
+# Refusals that count as nothing more: what a "spent" event says by itself, and that a request has to wait.
+FINAL = frozenset({"spent", "lease_closed", "paced", "paused"})
 
 
 def configuration(home: Home, contract: Contract, settings: Mapping[str, Any], token: str) -> GatewayConfig:

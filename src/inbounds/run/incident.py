@@ -156,9 +156,7 @@ def _gather(made: Incident, mine: Sequence[Living], frozen: dict[Path, tuple[str
                 continue
             if case.phase != "orphaned":  # its supervisor is just starting, or somebody else writes its journal
                 with suppress(HostError):
-                    requests.ask_stop(
-                        run_dir, who=made.who, why=made.why, incident=True, incident_id=made.incident
-                    )
+                    requests.ask_stop(run_dir, who=made.who, why=made.why, incident=True, incident_id=made.incident)
         case.how, case.frozen_at_ms = frozen.get(run_dir, ("no jail", _now_ms()))
         made.cases.append(case)
 
@@ -309,7 +307,6 @@ UNKNOWN: dict[str, Any] = {
 def _facts(case: Case, read: "tuple[list[Record], bool]", *, over: bool) -> dict[str, Any]:
     """One run as the record states it."""
     from inbounds.run import incident_facts as facts
-    from inbounds.run import stopping
 
     try:
         agreed = {**UNKNOWN, **facts.of_contract(case.run_dir)}
@@ -321,7 +318,6 @@ def _facts(case: Case, read: "tuple[list[Record], bool]", *, over: bool) -> dict
     if accepted and agreed["contract_sha256"] != accepted:
         problem = problem or "its contract is not what was accepted"
     stop, times = case.tail.stop, case.tail.times
-    quarantined = stopping.quarantines(case.run_dir) if "quarantined" in case.tail.steps else []
     return {
         "run_id": case.run_id,
         "state_directory": str(case.home.path),
@@ -344,10 +340,17 @@ def _facts(case: Case, read: "tuple[list[Record], bool]", *, over: bool) -> dict
             "hash": stop.hash,
             "seq": stop.seq,
         } if stop else None,
-        "quarantine": str(quarantined[-1]) if quarantined else "",
+        "quarantine": _quarantine(case) if over else "",
         "evidence_commit": _evidence(case, str(agreed["store"])) if over else "",
         "problem": problem,
     }  # fmt: skip
+
+
+def _quarantine(case: Case) -> str:
+    from inbounds.run import stopping
+
+    places = stopping.quarantines(case.run_dir) if "quarantined" in case.tail.steps else []
+    return str(places[-1]) if places else ""
 
 
 def _evidence(case: Case, store: str) -> str:

@@ -28,9 +28,9 @@ DAY_MS = LANDED_HOURS * 3_600_000
 LEAKED = "STOP_SECRET_EXPOSURE"
 TOLD = frozenset(
     {
-        "run.accepted", "iteration.started", "denial", "model.refused", "commit.made", "contract.amended", "part.failed",
-        "promotion.decided", "escalation.raised", "run.recovered", "run.reauthorized", "operator.stopped", "stop.step",
-        "stop.decided", "run.finished", "journal.recovered",
+        "run.accepted", "iteration.started", "denial", "model.refused", "commit.made", "contract.amended",
+        "part.failed", "promotion.decided", "escalation.raised", "run.recovered", "run.reauthorized",
+        "operator.stopped", "stop.step", "stop.decided", "run.finished", "journal.recovered",
     }
 )  # fmt: skip
 
@@ -96,7 +96,8 @@ def next_steps(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     step("Undo what landed", f"it moved a protected branch within {LANDED_HOURS} hours",
          sorted({f"inbounds rollback {item['run_id']}" for item in record["scopes"]["landed"]}))  # fmt: skip
     step("Go on", "each signature is bound to the stop event; policy says how many it takes and whose",
-         [f"inbounds resume {run['run_id']}  # {_approvals(run)}" for run in runs if run["stop"]["code"] != "DONE"])  # fmt: skip
+         [f"inbounds resume {run['run_id']}  # {_approvals(run)}" for run in runs
+          if run["stop"]["code"] != "DONE"])  # fmt: skip
     step("Or throw away", "unlanded work and its quarantine", [f"inbounds discard {one}" for one in ids])
     return steps
 
@@ -165,11 +166,15 @@ def words(record: Mapping[str, Any]) -> str:
     lines = [
         f"# Incident {record['incident']}",
         "",
-        f"{_line(record['why'])} — declared by {_line(record['who'])} on {_line(record['host'])} at "
-        f"{_clock(times['asked_at_ms'])} UTC; status: {record['status']}.",
+        (
+            f"{_line(record['why'])} — declared by {_line(record['who'])} on {_line(record['host'])} at "
+            f"{_clock(times['asked_at_ms'])} UTC; status: {record['status']}."
+        ),
         "",
-        f"Frozen after {_after(times, 'frozen_at_ms')}, journals sealed after {_after(times, 'sealed_at_ms')}, "
-        f"first written down after {_after(times, 'recorded_at_ms')}, all over after {_after(times, 'ended_at_ms')}.",
+        (
+            f"Frozen after {_after(times, 'frozen_at_ms')}, journals sealed after {_after(times, 'sealed_at_ms')}, "
+            f"first written down after {_after(times, 'recorded_at_ms')}, all over after {_after(times, 'ended_at_ms')}."
+        ),
         "",
         "## Runs",
         "",
@@ -186,7 +191,8 @@ def words(record: Mapping[str, Any]) -> str:
     lines += [f"- {_line(i['ref'])} moved to {i['commit'][:12]} by {i['run_id']} at {_clock(i['at_ms'])}"
               for i in reached["landed"]]  # fmt: skip
     lines += [f"- key {_line(key['name'])} ({_line(key['url'])})"
-              + (f": **rotate it**, {_line(key['why'])}" if key["rotate"] else "") for key in reached["keys"]]  # fmt: skip
+              + (f": **rotate it**, {_line(key['why'])}" if key["rotate"] else "")
+              for key in reached["keys"]]  # fmt: skip
     lines += ["", "## Next", ""]
     for number, step in enumerate(record["next_steps"], 1):
         lines += [f"{number}. {step['what']}: {step['why']}.", "", *(f"       {c}" for c in step["commands"]), ""]
@@ -203,17 +209,21 @@ def _run(run: Mapping[str, Any]) -> list[str]:
     spent = "unknown" if run["spent_micro_usd"] is None else f"${show_usd(run['spent_micro_usd'])}"
     held = f", ${show_usd(run['reserved_micro_usd'])} reserved" if run["reserved_micro_usd"] else ""
     return [
-        f"- **{run['run_id']}** {_line(run['repository'])}:{_line(run['thread'])}, {_line(run['agent']['name'])} with "
-        f"{_line(run['model'])}, iteration {run['iteration']}: {ended}",
-        f"  - spent {spent}{held}; hosts {_line(', '.join(run['hosts_seen']) or 'none seen')}; "
-        f"frozen: {run['frozen']['how']}",
+        (
+            f"- **{run['run_id']}** {_line(run['repository'])}:{_line(run['thread'])}, {_line(run['agent']['name'])} with "
+            f"{_line(run['model'])}, iteration {run['iteration']}: {ended}"
+        ),
+        (
+            f"  - spent {spent}{held}; hosts {_line(', '.join(run['hosts_seen']) or 'none seen')}; "
+            f"frozen: {run['frozen']['how']}"
+        ),
         f"  - {_line(run['quarantine'] or 'no quarantine')}; evidence {run['evidence_commit'][:12] or 'none'}",
     ]
 
 
 def _line(text: object) -> str:
     """One printable line in which nothing is Markdown."""
-    return visible(str(text), limit=400).replace("`", "'").replace("<", "‹").replace("[", "(").replace("*", "·")
+    return visible(str(text), limit=400).replace("`", "'").replace("<", "(").replace("[", "(").replace("*", "+")
 
 
 def _clock(at_ms: int) -> str:

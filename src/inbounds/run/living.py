@@ -75,7 +75,7 @@ def jailed(chosen: Iterable[Living]) -> dict[Path, list[Jailed]]:
 
     Orphans of a PID namespace become children of its first process, so that descent is membership.
     """
-    everybody = [found for name in os.listdir("/proc") if name.isdigit() and (found := look(int(name))) is not None]
+    everybody = [process for name in os.listdir("/proc") if name.isdigit() and (process := look(int(name)))]
     children: dict[int, list[Process]] = {}
     for process in everybody:
         children.setdefault(process.parent, []).append(process)

@@ -401,6 +401,8 @@ class Parts:
         self._bench.decoys = {name: marker.encode() for name, marker in self._decoys.markers.items()}
         config = gate.configuration(self.home, contract, self._settings, self._token)
         self._gateway = gate.start(config, self._keys_fd, self.post)
+        if self._state().version > 1:  # what the ledger has of earlier amendments would win over the configuration
+            self.apply_limits(self._limits(), unpause=False)
         self._broker = BrokerProcess.start(self._token, [tools.RUN_TESTS])
         self._broker.on_refused(self._tool_refused)
         self._broker.on_gone(lambda: self.post(Failed.KIND, {"part": "broker", "detail": "it ended by itself"}))

@@ -21,9 +21,10 @@ from inbounds.contracts.errors import HostError
 from inbounds.journal import chain
 from inbounds.journal.verify import AFTERWARDS
 from inbounds.kernel.events import Failed, OperatorStopped
+from inbounds.kernel.state import Phase
 from inbounds.run.home import Home
 from inbounds.run.launch import CONTRACT, JOURNAL, LOG, SETTINGS, read_contract
-from inbounds.run.replay import records
+from inbounds.run.replay import records, replay
 
 # Between the run's directory and the first record: the supervisor's own start, seconds on a loaded machine.
 START_GRACE_S = 20.0
@@ -78,6 +79,17 @@ def ending(home: Home, run_id: str) -> dict[str, str]:
         if record.kind == "stop.decided":
             found.update(code=str(record.data["code"]), why=str(record.data["why"]))
     return found
+
+
+def may_go_on(home: Home, run_id: str) -> bool:
+    """Whether `inbounds recover` would take up this run whose supervisor died (E16): policy's word, and no stop yet."""
+    run_dir = home.run(run_id)
+    if not (run_dir / JOURNAL).exists():
+        return False
+    contract, tampered = trusted(home, run_id)
+    if tampered or contract.conducted().recovery != "continue":
+        return False
+    return replay(records(run_dir)).state.phase not in (Phase.NEW, Phase.STOPPING, Phase.FINISHED)
 
 
 def recover(home: Home, run_id: str, asked: Mapping[str, Any] | None = None) -> dict[str, str]:
