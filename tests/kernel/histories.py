@@ -245,8 +245,9 @@ def _apt(state: State) -> st.SearchStrategy[Event]:
         case Phase.STARTING:
             return st.just(IterationStarted(n))
         case Phase.WORKING:
-            pressing = [usage(calls=5), usage(spent=nearly), ModelRefused("spent", "turns"), Recovered(0, 0, 0)]
-            return st.one_of(st.just(JailExited("coder", "exited")), st.sampled_from(pressing), amended)
+            pressing = [usage(calls=5), ModelRefused("spent", "turns"), Recovered(0, 0, 0)]
+            ended = JailExited("coder", "exited")
+            return st.one_of(st.just(ended), st.just(usage(spent=nearly)), st.sampled_from(pressing), amended)
         case Phase.SNAPSHOT:
             return st.just(snapshot(n))
         case Phase.JUDGING:

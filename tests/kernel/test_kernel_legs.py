@@ -158,6 +158,16 @@ def test_a_leg_begins_from_the_checkpoint_with_the_next_iteration() -> None:
     assert refused.phase is Phase.STOPPING
 
 
+def test_a_leg_whose_supervisor_dies_at_its_opening_still_begins_at_the_checkpoint() -> None:
+    leg, _ = decide(over(), Reauthorized("h1", BOTH), START_MS)
+    for _ in range(2):
+        leg, effects = decide(leg, DEAD, START_MS)
+        assert effects == (fx.Reopen("", restore=True),)
+    leg, _ = decide(leg, OPENED, START_MS)
+    # once it stands, what the agent leaves is judged as it stands
+    assert drive([IterationStarted(2), DEAD], replace(leg, recoveries=0))[1] == [fx.Reopen("", restore=False)]
+
+
 def test_a_run_that_never_came_past_its_preflight_begins_there_again() -> None:
     state, _ = drive([CONDUCTED, Failed("preflight", "x"), *an_end(StopCode.STOP_PREFLIGHT_FAILED)])
     leg, effects = decide(state, Reauthorized("h1", BOTH), START_MS)

@@ -281,6 +281,23 @@ def test_a_clock_set_back_makes_no_decision_in_the_past(tmp_path: Path, monkeypa
     assert set(times) <= {*asked, times[0]}  # a replay decides at the same times
 
 
+def test_a_clock_set_back_between_two_supervisors_does_not_lengthen_the_run(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.world.script["StartIteration"] = lambda _: run.loop.post(
+        "operator.stopped", {"who": "ana", "why": "enough", "incident": False}
+    )
+    run.go()
+    stop = next(record for record in chain.records(run.path) if record.kind == "stop.decided")
+    last = max(record.at_ms for record in chain.records(run.path))
+    run.clock.ms -= 5 * DEFAULT.wall_clock_ms
+    run.again()
+    run.clock.ms += DEFAULT.wall_clock_ms  # so long went by, whatever the clock shows
+    run.go("run.reauthorized", {"stop_hash": stop.hash, "operators": ["ana"]})
+    codes = [record.data["code"] for record in chain.records(run.path) if record.kind == "stop.decided"]
+    assert codes == ["STOP_OPERATOR", "STOP_RUNTIME_EXCEEDED"]
+    assert max(record.at_ms for record in chain.records(run.path)) >= last + DEFAULT.wall_clock_ms
+
+
 def test_events_posted_by_many_threads_are_all_recorded(tmp_path: Path) -> None:
     run = Run(tmp_path)
 
