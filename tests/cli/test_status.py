@@ -99,6 +99,7 @@ def test_a_living_supervisor_is_running_and_a_dead_one_is_not(home: Path, superv
             journal.append("run.finished", {"code": "STOP_HOST_FAILED", "exit": 1})
         return {}
 
+    monkeypatch.setattr(recovery, "may_go_on", lambda *_: False)  # policy wants it ended
     monkeypatch.setattr(recovery, "recover", recover)
     (run,) = ask()["runs"]
     assert asked == [OTHER]
