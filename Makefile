@@ -11,7 +11,7 @@ READY := $(VENV)/.inbounds-ready
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint requirements lock clean
+.PHONY: help setup demo test check lint requirements lock bench clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile | expand -t 20
@@ -37,6 +37,13 @@ check: lint test requirements ## everything that CI runs
 
 requirements: $(READY) ## which of the catalogue's requirements have a proof that passed
 	@INBOUNDS_TEST_WHEEL=$(if $(WHEEL),1) "$(BIN)/python" tools/requirements.py
+
+bench: $(READY) ## how fast: kernel, journal, verify, an incident (JSON in .cache/bench)
+	@mkdir -p .cache/bench
+	@"$(BIN)/python" bench/kernel_bench.py --json .cache/bench/kernel.json
+	@"$(BIN)/python" bench/journal_bench.py --json .cache/bench/journal.json
+	@"$(BIN)/python" bench/verify_bench.py --json .cache/bench/verify.json
+	@"$(BIN)/python" bench/incident_bench.py --json .cache/bench/incident.json
 
 lock: ## renew uv.lock from pyproject.toml
 	@sh tools/lock.sh
