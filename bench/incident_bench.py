@@ -1,4 +1,4 @@
-"""How fast `inbounds stop --all` is: real runs with real jails, their agents busy and waiting for a model, stopped at once.
+"""How fast `inbounds stop --all` is: real runs in real jails, agents busy and waiting for a model, stopped at once.
 
 `python bench/incident_bench.py [--runs 20] [--times 1] [--json FILE]`. Each agent writes the time into its workspace
 every 20 ms, so that the last one written says when the last agent executed anything, whatever the journals claim.
@@ -39,8 +39,8 @@ START_SECONDS_MAX = 600
 STOP_SECONDS_MAX = 300
 BAR_MS = 1_000  # the requirement's
 HANGS = {"conversations": [{"turns": [{"fault": {"kind": "hang"}}], "loop": True}]}
-LIMIT, ROOM = re.compile(r'((?:wall_clock|runtime_ceiling): )\d+m'), r"\g<1>60m"
-AGENT = '''\
+LIMIT, ROOM = re.compile(r"((?:wall_clock|runtime_ceiling): )\d+m"), r"\g<1>60m"
+AGENT = """\
 import http.client, json, os, sys, threading, time
 task = json.load(open(sys.argv[1]))
 
@@ -56,7 +56,7 @@ beat = os.open(os.path.join(task["workspace"], "beat.txt"), os.O_WRONLY | os.O_C
 while True:
     os.pwrite(beat, b"%d" % time.time_ns(), 0)
     time.sleep(0.02)
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def main() -> int:
                 rows.append(stop(living, "--here"))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    print(f"{asked.runs} runs, {os.cpu_count()} processors, {platform.release()}; milliseconds from the command's start")
+    print(f"{asked.runs} runs, {os.cpu_count()} processors, {platform.release()}; ms from the command's start")
     for name in rows[0]:
         values = [row[name] for row in rows]
         print(f"{name:28} median {statistics.median(values):8.0f}   all {values}")

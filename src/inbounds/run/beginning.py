@@ -10,7 +10,7 @@ from typing import Any
 from inbounds.contracts.documents import Config, Tests
 from inbounds.contracts.errors import InboundsError
 from inbounds.contracts.paths import CONTRACT_DIRECTORY, joined
-from inbounds.run import baseline, choose, documents, layer, setup
+from inbounds.run import baseline, choose, documents, layer, response_plan, setup
 from inbounds.run.base import open_store, place
 from inbounds.run.bind import Base
 from inbounds.run.home import Home
@@ -44,7 +44,8 @@ def begin(home: Home, directory: Path, *, say: Callable[[str], None]) -> dict[st
     policy = setup.write_policy(found)
     wrote = setup.write_config(found, failing, tested)
     config_path = joined(thread, f"{CONTRACT_DIRECTORY}/{documents.CONFIG}")
-    names = [(documents.POLICY, policy), (config_path, wrote)]
+    plan = setup.write_new(found.top, response_plan.PLAN, response_plan.write(thread, _people(found)))
+    names = [(documents.POLICY, policy), (config_path, wrote), (response_plan.PLAN, plan)]
     agents = {name: install.version for name, install in choose.found().items() if install}
     return {
         "repository": str(top),
@@ -66,6 +67,14 @@ def begin(home: Home, directory: Path, *, say: Callable[[str], None]) -> dict[st
         "failing": failing,
         "tests_problem": problem,
     }
+
+
+def _people(found: setup.Survey) -> response_plan.People:
+    try:
+        policy = documents.read(found.top, found.thread).policy
+    except InboundsError:
+        policy = None  # it was there before, and `inbounds check` says what is wrong with it
+    return response_plan.people(found.owner, found.operator, policy)
 
 
 def _failing(home: Home, base: Base, config: Config, thread: str, say: Callable[[str], None]) -> tuple[list[str], str]:

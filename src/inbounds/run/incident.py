@@ -21,11 +21,15 @@ from inbounds.run.living import Living
 
 if TYPE_CHECKING:
     from inbounds.journal.chain import Record
+    from inbounds.journal.signing import Signer
     from inbounds.run.incident_facts import Tail
 
 ANSWER_S = 10.0  # from the request to a sealed stop event; measured for 20 runs on two processors: below a second
 END_S = 120.0  # the rest of 20 stops at once, snapshots of large trees among them
 LOOK_S = 0.005  # between two looks at journals that grow
+# How long a supervisor holds the slow part of its stop back for the others' seals: what a seal takes two processors,
+# with room to spare, and never more than run/stopping.py lets anybody ask for.
+HOLD_MS_RUN = 45
 REFREEZE_S = 0.1  # between two looks for what a supervisor started before it heard of the stop
 LANDED_RUNS_MAX = 1_000  # of a state directory, newest first, looked at for what landed lately
 WORDS_MAX = 2_000
@@ -40,6 +44,7 @@ class Case:
     phase: str
     living: Living | None
     tail: "Tail"
+    agreed: dict[str, Any] = field(default_factory=dict)
     how: str = "no jail"
     frozen_at_ms: int | None = None
     answered: bool = True
@@ -64,6 +69,7 @@ class Incident:
     others: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     skipped: int = 0
+    signer: "Signer | None" = None
 
     @property
     def place(self) -> Path:
@@ -115,11 +121,13 @@ def declare(
 
 def _freeze(made: Incident, mine: Sequence[Living]) -> dict[Path, tuple[str, int]]:
     """Leave every request, halt what the jails execute, and only then wake the supervisors; how and when, by run."""
+    hold = _now_ms() + HOLD_MS_RUN * len(mine)
     for one in mine:
         try:
             requests.ask_stop(
-                one.run_dir, who=made.who, why=made.why, incident=True, incident_id=made.incident, at_once=False
-            )
+                one.run_dir, who=made.who, why=made.why, incident=True, incident_id=made.incident, hold_until_ms=hold,
+                at_once=False,
+            )  # fmt: skip
         except HostError as fault:  # a full disk: its jails are stopped, and it is asked as a service is
             made.problems.append(fault.one_line())
             living.terminate(one)
@@ -141,9 +149,12 @@ def _terminate(made: Incident, others: Sequence[Living]) -> None:
 
 def _gather(made: Incident, mine: Sequence[Living], frozen: dict[Path, tuple[str, int]]) -> None:
     """Every run that is not over: those with a living supervisor, and those of this state directory without one."""
+    from inbounds.journal.signing import open_signer
     from inbounds.run import recovery
     from inbounds.run.incident_facts import Tail
 
+    made.signer = open_signer(made.home.keys)
+    _load()
     known = {one.run_dir: one for one in mine}
     own = {made.home.run(run_id) for run_id in made.home.runs()}
     for run_dir in sorted(own | {place for place in known if place.parent.name == "runs"}):
@@ -158,7 +169,14 @@ def _gather(made: Incident, mine: Sequence[Living], frozen: dict[Path, tuple[str
                 with suppress(HostError):
                     requests.ask_stop(run_dir, who=made.who, why=made.why, incident=True, incident_id=made.incident)
         case.how, case.frozen_at_ms = frozen.get(run_dir, ("no jail", _now_ms()))
+        case.agreed = _agreed(run_dir)
         made.cases.append(case)
+
+
+def _load() -> None:
+    """What the record needs, imported while the supervisors work and not once they have been waited for."""
+    import inbounds.gateway.ledger
+    import inbounds.run.incident_record  # noqa: F401 - for later
 
 
 def _await_seals(made: Incident, seconds: float) -> None:
@@ -256,12 +274,16 @@ def _runs(one: dict[str, Any]) -> bool:
 
 def _write(made: Incident, status: str, *, first: bool = False) -> str:
     """Make the record of what is known now, sign it, and put it in its place; its hash."""
-    from inbounds.journal.signing import open_signer
     from inbounds.run import incident_facts, incident_record
 
-    signer = open_signer(made.home.keys)
+    signer = made.signer
+    assert signer is not None
+    money = {home: incident_facts.money(home.ledger) for home in {case.home for case in made.cases}}
     read = {case.run_id: _records(case) for case in made.cases}
-    runs = [_facts(case, read[case.run_id], over=not first) for case in made.cases]
+    runs = [
+        {**_facts(case, read[case.run_id], over=not first), **_spent(money[case.home], case.run_id)}
+        for case in made.cases
+    ]
     others = (made.home.run(run_id) for run_id in list(made.home.runs())[:LANDED_RUNS_MAX])
     landed = incident_facts.landed_since(others, (made.times["asked_at_ms"] or 0) - incident_record.DAY_MS)
     if first:
@@ -304,14 +326,20 @@ UNKNOWN: dict[str, Any] = {
 }  # fmt: skip
 
 
+def _agreed(run_dir: Path) -> dict[str, Any]:
+    from inbounds.run import incident_facts
+
+    try:
+        return {**UNKNOWN, **incident_facts.of_contract(run_dir)}
+    except InboundsError as fault:
+        return {**UNKNOWN, "problem": fault.one_line()}
+
+
 def _facts(case: Case, read: "tuple[list[Record], bool]", *, over: bool) -> dict[str, Any]:
     """One run as the record states it."""
     from inbounds.run import incident_facts as facts
 
-    try:
-        agreed = {**UNKNOWN, **facts.of_contract(case.run_dir)}
-    except InboundsError as fault:
-        agreed = {**UNKNOWN, "problem": fault.one_line()}
+    agreed = dict(case.agreed)
     seen = facts.of_records(read[0])
     problem = case.problem or str(agreed.pop("problem", ""))
     accepted = seen.pop("accepted_sha256")
@@ -325,7 +353,6 @@ def _facts(case: Case, read: "tuple[list[Record], bool]", *, over: bool) -> dict
         "pid": case.living.process.pid if case.living else None,
         "answered": case.answered,
         **agreed,
-        **facts.money(case.home.ledger, case.run_id),
         **seen,
         "read_in_part": read[1],
         "providers": facts.providers(case.run_dir),
@@ -344,6 +371,11 @@ def _facts(case: Case, read: "tuple[list[Record], bool]", *, over: bool) -> dict
         "evidence_commit": _evidence(case, str(agreed["store"])) if over else "",
         "problem": problem,
     }  # fmt: skip
+
+
+def _spent(money: dict[str, tuple[int, int]], run_id: str) -> dict[str, int | None]:
+    spent, reserved = money.get(run_id, (None, None))
+    return {"spent_micro_usd": spent, "reserved_micro_usd": reserved}
 
 
 def _quarantine(case: Case) -> str:

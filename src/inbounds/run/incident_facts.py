@@ -20,6 +20,7 @@ SETTINGS = "settings.json"
 HEAD_BYTES = 256 << 10  # run.accepted is among the first records
 TAIL_BYTES = 512 << 10  # hundreds of records before the stop
 HOSTS_MAX, TARGETS_MAX = 100, 200  # a person reads them
+RUNS_MAX = 1_000  # of a ledger, newest first: more than a host can have alive
 
 
 @dataclass(slots=True)
@@ -157,20 +158,15 @@ def providers(run_dir: Path) -> list[dict[str, str]]:
         return []  # the record then names no key; it says elsewhere that the run's settings cannot be read
 
 
-def money(ledger: Path, run_id: str) -> dict[str, int | None]:
-    """What the ledger says of the run, in micro-dollars; None where it says nothing."""
+def money(ledger: Path) -> dict[str, tuple[int, int]]:
+    """What the ledger says of its latest runs: run -> (spent, reserved) in micro-dollars; {} where it says nothing."""
     from inbounds.gateway.ledger import spend
 
     try:
-        rows = spend(ledger, kind="run", name=run_id)
+        rows = spend(ledger, kind="run", limit=RUNS_MAX)
     except InboundsError:
-        rows = []
-    if not rows:
-        return {"spent_micro_usd": None, "reserved_micro_usd": None}
-    return {
-        "spent_micro_usd": rows[0].settled_micro_usd + rows[0].unknown_micro_usd,
-        "reserved_micro_usd": rows[0].reserved_micro_usd,
-    }
+        return {}
+    return {row.name: (row.settled_micro_usd + row.unknown_micro_usd, row.reserved_micro_usd) for row in rows}
 
 
 def landed_since(runs: Iterable[Path], since_ms: int) -> list[dict[str, Any]]:

@@ -173,7 +173,7 @@ def words(record: Mapping[str, Any]) -> str:
         "",
         (
             f"Frozen after {_after(times, 'frozen_at_ms')}, journals sealed after {_after(times, 'sealed_at_ms')}, "
-            f"first written down after {_after(times, 'recorded_at_ms')}, all over after {_after(times, 'ended_at_ms')}."
+            f"first written down after {_after(times, 'recorded_at_ms')}, over after {_after(times, 'ended_at_ms')}."
         ),
         "",
         "## Runs",
@@ -210,8 +210,8 @@ def _run(run: Mapping[str, Any]) -> list[str]:
     held = f", ${show_usd(run['reserved_micro_usd'])} reserved" if run["reserved_micro_usd"] else ""
     return [
         (
-            f"- **{run['run_id']}** {_line(run['repository'])}:{_line(run['thread'])}, {_line(run['agent']['name'])} with "
-            f"{_line(run['model'])}, iteration {run['iteration']}: {ended}"
+            f"- **{run['run_id']}** {_line(run['repository'])}:{_line(run['thread'])}, {_line(run['agent']['name'])} "
+            f"with {_line(run['model'])}, iteration {run['iteration']}: {ended}"
         ),
         (
             f"  - spent {spent}{held}; hosts {_line(', '.join(run['hosts_seen']) or 'none seen')}; "

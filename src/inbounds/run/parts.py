@@ -101,6 +101,7 @@ class Parts:
         self._left: Snapshot | None = None
         self._snapshot: Snapshot | None = None
         self._aside: tuple[str, ...] = ()
+        self._hold_until_ms = 0
 
     # -- effects
 
@@ -259,6 +260,7 @@ class Parts:
 
     def persist(self) -> tuple[dict[str, Any], str]:
         """Stop, step 3: the workspace's tree and diff are kept whatever becomes of it; the snapshot's record."""
+        stopping.give_way(self._hold_until_ms)
         if (volume := self._found_volume()) is None:
             return {}, "there was no workspace yet"
         taken = volume.snapshot()
@@ -317,6 +319,7 @@ class Parts:
     def watch(self) -> None:
         """What people ask for, whether the contract is what was signed, what the volume holds."""
         if asked := requests.take_stop(self.run_dir):
+            self._hold_until_ms = asked.pop("hold_until_ms")
             self.post(OperatorStopped.KIND, asked)
         if self.signalled:
             self.post(OperatorStopped.KIND, {"who": "a signal", "why": self.signalled, "incident": False})

@@ -22,12 +22,16 @@ WAKE = signal.SIGURG  # ignored by whoever does not listen for it, so that it ca
 
 
 def ask_stop(
-    run_dir: Path, *, who: str, why: str, incident: bool = False, incident_id: str = "", at_once: bool = True
-) -> None:
-    """Leave a stop request; written whole or not at all. Without `at_once` nobody is woken: see `wake`."""
+    run_dir: Path, *, who: str, why: str, incident: bool = False, incident_id: str = "", hold_until_ms: int = 0,
+    at_once: bool = True,
+) -> None:  # fmt: skip
+    """Leave a stop request; written whole or not at all. Without `at_once` nobody is woken: see `wake`.
+
+    `hold_until_ms` (Unix): before that, nothing follows the sealed stop event, because other runs are not sealed yet.
+    """
     said = {"who": who[:TEXT_MAX], "why": why[:TEXT_MAX], "incident": incident, "at_ms": time.time_ns() // 1_000_000}
     if incident_id:
-        said["incident_id"] = incident_id
+        said |= {"incident_id": incident_id, "hold_until_ms": hold_until_ms}
     _leave(run_dir, STOP, said, instead=f"kill -TERM {_writer(run_dir)}", at_once=at_once)
 
 
@@ -45,8 +49,9 @@ def take_stop(run_dir: Path) -> dict[str, Any] | None:
         who, why, incident = str(asked["who"])[:TEXT_MAX], str(asked["why"])[:TEXT_MAX], asked["incident"] is True
     except KeyError:  # whoever put it there wanted a stop
         who, why, incident = "unknown", "a stop request that could not be read", False
+    hold = asked.get("hold_until_ms")
     named = {"incident_id": str(asked["incident_id"])[:TEXT_MAX]} if "incident_id" in asked else {}
-    return {"who": who, "why": why, "incident": incident, **named}
+    return {"who": who, "why": why, "incident": incident, "hold_until_ms": hold if type(hold) is int else 0, **named}
 
 
 def take_amendment(run_dir: Path) -> dict[str, Any] | None:

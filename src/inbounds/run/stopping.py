@@ -4,6 +4,8 @@ Each step is safe to repeat after a crash. Decides nothing: the kernel gave the 
 """
 
 import os
+import time
+from itertools import takewhile
 from pathlib import Path
 
 from inbounds.contracts.bound import Contract
@@ -14,11 +16,20 @@ from inbounds.run.launch import JOURNAL
 from inbounds.sandbox.volume import Volume
 from inbounds.store.store import Store
 
+# In an incident of many runs the slow part of each stop waits this long at most, so that every other is sealed first.
+HOLD_MS_MAX = 1_000
 PATCH = "diff.patch"
 PATCH_BYTES_MAX = 8 << 20  # what a report can show; the trees themselves are in the store
 CHANGES_MAX = 2_000  # changes listed in one record; the tree itself is the whole truth
 LEGS_MAX = 1_000  # stops that people have looked at and signed for, each one
 AUTHOR = "inbounds <inbounds@localhost.invalid>"
+
+
+def give_way(until_ms: int) -> None:
+    """Wait until then (Unix milliseconds): what is frozen and sealed can wait, what is not yet cannot."""
+    left_ms = until_ms - time.time_ns() // 1_000_000
+    if left_ms > 0:
+        time.sleep(min(left_ms, HOLD_MS_MAX) / 1000)
 
 
 def evidence(store: Store, contract: Contract, run_dir: Path, tree: str) -> str:
@@ -47,8 +58,8 @@ def dispose(volume: Volume, disposal: Disposal, run_dir: Path, checkpoint: str) 
 
 def quarantines(run_dir: Path) -> list[Path]:
     """What was set apart of this run, one directory a leg, oldest first."""
-    named = [run_dir / "quarantine", *(run_dir / f"quarantine-{leg}" for leg in range(2, LEGS_MAX))]
-    return [path for path in named if path.exists()]
+    named = (run_dir / (f"quarantine-{leg}" if leg > 1 else "quarantine") for leg in range(1, LEGS_MAX))
+    return list(takewhile(Path.exists, named))  # they are numbered without a gap
 
 
 def _apart(volume: Volume, run_dir: Path) -> Path:
