@@ -237,6 +237,7 @@ def test_the_verifier_is_chain_manifest_and_the_standard_library() -> None:
         "inbounds.contracts.units",
         "inbounds.journal",
         "inbounds.journal.anchor",
+        "inbounds.journal.apart",
         "inbounds.journal.armour",
         "inbounds.journal.chain",
         "inbounds.journal.checks",

@@ -1,5 +1,6 @@
 """`inbounds verify`: re-check everything that a run left as evidence; offline, changing nothing."""
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +57,14 @@ def command(
     except (OSError, ValueError) as error:
         raise OperatorError(str(error), where="--key", expected="a line as keys/journal.pub has it") from None
     given = _anchors(directory, home, anchors, clone)
-    found = verify_run(directory, anchors=given, keys=keys, commit_exists=exists, checker=_checker)
+    found = verify_run(
+        directory,
+        anchors=given,
+        keys=keys,
+        commit_exists=exists,
+        checker=_checker,
+        processes=len(os.sched_getaffinity(0)),
+    )
     notes = (*found.notes, *((OWN_ACCOUNT,) if clone is None and anchors is None else ()))
     if as_json:
         emit({"run_id": directory.name, **found.as_json(), "notes": list(notes)})

@@ -4,50 +4,41 @@ Whether a line is the right one in its place is for `links`. Holds one block in 
 """
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 from inbounds.journal import chain
-from inbounds.journal.chain import LINE_BYTES_MAX, ChainError, Record
-from inbounds.journal.shapes import Shapes
+from inbounds.journal.chain import ChainError, Record
+from inbounds.journal.shapes import Columns, Fields, Shapes
 
-BLOCK_BYTES = 256 << 10  # some hundreds of records: enough to spread a block's fixed cost
 KINDS_MAX = 256  # the vocabulary has a few dozen; what goes beyond is parsed line by line
 TIMES_MAX = 10**13
+_DATA = len(b'{"at_ms":1234567890123,"data":')
 _HASH = len(b',"hash":"')  # from where the member begins
 _KIND = _HASH + 64 + len(b'","kind":"')
-
-
-def blocks(path: Path) -> Iterator[list[bytes]]:
-    """Whole lines, without their ends, some hundreds at a time; ChainError for a last line without an end."""
-    number = 0
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            if not block.endswith(b"\n"):
-                block += file.readline(LINE_BYTES_MAX + 2)
-            lines = block.split(b"\n")
-            last = lines.pop()
-            if lines:
-                yield lines
-            number += len(lines)
-            if len(last) > LINE_BYTES_MAX:
-                raise ChainError("line too long", f"more than {LINE_BYTES_MAX} bytes", number + 1)
-            if last:
-                raise ChainError("torn", f"{len(last)} bytes without an end of line", number + 1)
 
 
 class Contents:
     """Reads blocks in order; remembers the shapes of their lines, so that few need a parser."""
 
-    def __init__(self, wanted: frozenset[str]) -> None:
-        """Hand out the records of the kinds in `wanted`, and while `everything` is set all of them."""
-        self._wanted = wanted
+    def __init__(
+        self,
+        wanted: frozenset[str],
+        many: Mapping[str, tuple[Fields, Fields]] | None = None,
+        apart: frozenset[str] = frozenset(),
+    ) -> None:
+        """Hand out the records of the kinds in `wanted`, and while `everything` is set all of them.
+
+        Those of the kinds in `many` come in columns where their shape allows it: the names of the texts and of the
+        numbers that are asked for. Columns keep their place among the records, but for those of the kinds in `apart`.
+        """
+        self._wanted, self._many, self._apart = wanted, many or {}, apart
         self._shapes: dict[bytes, Shapes] = {}
+        self._counted: list[Shapes] = []
         self._count = 0
         self.everything = False
         self._digits = _digits(0)
 
-    def read(self, lines: list[bytes]) -> Iterator[Record]:
+    def read(self, lines: list[bytes]) -> Iterator[Record | Columns]:
         """The records of one block; ChainError for a line that is not canonical or steps back in time."""
         first, known = self._count, self._shapes
         self._count += len(lines)
@@ -56,11 +47,15 @@ class Contents:
             start = end + _KIND
             shapes = known.get(line[start : line.find(b'"', start)])
             if shapes is not None and line[9:22] >= self._digits and (match := shapes.match(line, end)) is not None:
-                self._digits = line[9:22]
-                if shapes.wanted or self.everything:
-                    data = json.loads(match[2])
+                self._digits, shape = line[9:22], shapes.known[0]
+                if shape.fields is not None and not self.everything:
+                    if shape is not shapes.open and (columns := shapes.begin(shape)) is not None:
+                        yield columns
+                    shapes.rows.append(match.groups())
+                elif shapes.wanted or self.everything:
                     prev, digest = line[line.rfind(b'"prev":"') + 8 :][:64], line[end + _HASH : end + _HASH + 64]
-                    yield Record(seq, int(match[1]), shapes.kind, data, prev.decode(), digest.decode())
+                    data = json.loads(line[_DATA:end].decode())
+                    yield from self._with(Record(seq, int(match[1]), shapes.kind, data, prev.decode(), digest.decode()))
                 continue
             record = chain.decode(line, seq + 1, canonical_form=True)
             if _digits(record.at_ms) < self._digits:
@@ -68,12 +63,27 @@ class Contents:
             self._digits = _digits(record.at_ms)
             self._learn(record, line, end)
             if self.everything or record.kind in self._wanted:
-                yield record
+                yield from self._with(record)
+        yield from self._columns()
+
+    def _with(self, record: Record) -> Iterator[Record | Columns]:
+        """A record, and before it what came before it."""
+        if record.kind not in self._apart:
+            yield from self._columns()
+        yield record
+
+    def _columns(self) -> Iterator[Columns]:
+        for shapes in self._counted:
+            if (columns := shapes.columns()) is not None:
+                yield columns
 
     def _learn(self, record: Record, line: bytes, end: int) -> None:
         kind = record.kind.encode()
         if kind not in self._shapes and len(self._shapes) < KINDS_MAX:
-            self._shapes[kind] = Shapes(record.kind, wanted=record.kind in self._wanted)
+            made = Shapes(record.kind, wanted=record.kind in self._wanted, many=self._many.get(record.kind))
+            self._shapes[kind] = made
+            if record.kind in self._many:
+                self._counted.append(made)
         if kind in self._shapes:
             self._shapes[kind].learn(line, end, record.data)
 

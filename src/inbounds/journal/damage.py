@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from inbounds.journal import chain
 from inbounds.journal.chain import ChainError, Link
-from inbounds.journal.contents import blocks
 from inbounds.journal.links import CHECKPOINT
 
 AHEAD_MAX = 100_000  # records looked at behind a break to tell "moved" from "gone"
@@ -106,7 +105,7 @@ def _from(path: Path, line: int) -> Iterator[Link]:
     """Records from a line on (1 is the first), as far as they are records."""
     number = 0
     try:
-        for lines in blocks(path):
+        for lines in chain.blocks(path):
             for raw in lines:
                 number += 1
                 if number >= line:

@@ -30,7 +30,7 @@ class Found(NamedTuple):
 
 
 class Links:
-    """`take` the blocks in order, then ask `found`; ChainError names the first line that is out of place."""
+    """`take` the blocks in order, then ask for the `end`."""
 
     def __init__(
         self,
@@ -41,23 +41,30 @@ class Links:
         """Keep the hashes of the records `seqs`, the roots of the trees of `sizes` records; look out for `heads`."""
         self._wanted = frozenset(head.encode() for head in heads)
         self._met: set[str] = set()
-        self._asked = sizes
+        self._broken: ChainError | None = None
         self._seqs, self._sizes = sorted(seqs, reverse=True), sorted(sizes, reverse=True)
         self._tree = Tree()
         self._count, self._head = 0, chain.GENESIS.encode()
         self._hashes: dict[int, str] = {}
         self._roots: dict[int, bytes] = {}
 
-    def found(self) -> Found:
-        """What was gathered up to here."""
-        return Found(self._count, self._head.decode(), self._hashes, self._met, self._roots)
-
     def root(self, size: int) -> bytes:
-        """The root of the first `size` records, which a checkpoint stands behind; forgotten when asked for."""
-        return self._roots[size] if size in self._asked else self._roots.pop(size)
+        """The root of the first `size` records, behind which a checkpoint stands; forgotten when asked for."""
+        return self._roots.pop(size)
+
+    def end(self) -> tuple[Found, ChainError | None]:
+        """What was gathered, and the break at which it ends, if there is one."""
+        return Found(self._count, self._head.decode(), self._hashes, self._met, self._roots), self._broken
 
     def take(self, lines: list[bytes]) -> None:
-        """One block: lines without their ends, at least one."""
+        """One block: lines without their ends, at least one. ChainError for the first that is out of place."""
+        try:
+            self._take(lines)
+        except ChainError as error:
+            self._broken = error
+            raise
+
+    def _take(self, lines: list[bytes]) -> None:
         if self._count + len(lines) > RECORDS_MAX:
             raise ChainError("too many records", f"more than {RECORDS_MAX}", RECORDS_MAX)
         ends = [line.rfind(b',"hash":"') for line in lines]

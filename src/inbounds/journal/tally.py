@@ -5,7 +5,8 @@ which kinds a counter reads: a record of any other kind costs it nothing.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 from inbounds.journal.chain import Record
@@ -116,6 +117,46 @@ class Calls:
         self._newest = data
         self._curve.append((record.at_ms, self.spent))
 
+    # Members by which many records are counted at once (`many`): texts that group them, numbers that are summed.
+    MANY: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+        "model.usage": (
+            ("host", "model", "state"),
+            (*_SUMMED, "bytes_in", "bytes_out", "reserved_micro_usd", "spent_micro_usd", "tool_calls"),
+        ),
+        "tool.called": (("outcome", "tool"), ()),
+        "external.call": (("host", "purpose"), ("bytes_in", "bytes_out")),
+    }
+
+    # Kinds whose counters read nothing that `many` counts: records of these may be counted before or after it.
+    APART = frozenset({"model.refused", "denial"})
+
+    def many(
+        self, kind: str, group: Mapping[str, str], at_ms: Sequence[int], numbers: Mapping[str, Sequence[int]]
+    ) -> None:
+        """As `used`, `tool` or `called` for each of many records in a row that agree in the texts of `group`.
+
+        `at_ms` are their times, `numbers` the columns of `MANY` that they have, none of them negative.
+        """
+        if kind == "tool.called":
+            called = (group.get("tool", "")[:TEXT_MAX], group.get("outcome", "")[:TEXT_MAX])
+            _add(self._tools, called, len(at_ms))
+            return
+        sums = {name: sum(column) for name, column in numbers.items()}
+        if kind == "external.call":
+            self._host(group.get("host", "")[:TEXT_MAX], group.get("purpose", "")[:TEXT_MAX], sums, len(at_ms))
+            return
+        model = self._model(dict(group))
+        model["requests"] += len(at_ms)
+        model["charged_at_bound"] += len(at_ms) if group.get("state") == "unknown" else 0
+        for key in _SUMMED:
+            model[key] += sums.get(key, 0)
+        self._host(group.get("host", "")[:TEXT_MAX], "model", sums, len(at_ms))
+        self._from_replies += sums.get("tool_calls", 0)
+        spent = list(accumulate(numbers.get("spent_micro_usd", [0] * len(at_ms)), max, initial=self.spent))[1:]
+        self.spent = spent[-1]
+        self._newest = {name: column[-1] for name, column in numbers.items()}
+        self._curve += zip(at_ms, spent, strict=True)
+
     def _model(self, data: dict[str, Any]) -> dict[str, int]:
         name = str(data.get("model", ""))[:TEXT_MAX]
         return self._models.setdefault(name, dict.fromkeys(("requests", "charged_at_bound", *_SUMMED), 0))
@@ -127,11 +168,11 @@ class Calls:
         "tool.called": tool,
     }
 
-    def _host(self, host: str, purpose: str, data: dict[str, Any]) -> None:
+    def _host(self, host: str, purpose: str, data: dict[str, Any], times: int = 1) -> None:
         entry = self._hosts.get((host, purpose))
         if entry is None:
             entry = self._hosts[(host, purpose)] = {"requests": 0, "bytes_out": 0, "bytes_in": 0}
-        entry["requests"] += 1
+        entry["requests"] += times
         for key in ("bytes_out", "bytes_in"):
             value = data.get(key)
             if type(value) is int and value > 0:
@@ -467,6 +508,6 @@ def _changes(record: Record) -> list[dict[str, Any]]:
     return [change for change in found if isinstance(change, dict)] if isinstance(found, list) else []
 
 
-def _add(counts: dict[tuple[str, str], int], key: tuple[str, str]) -> None:
+def _add(counts: dict[tuple[str, str], int], key: tuple[str, str], times: int = 1) -> None:
     if key in counts or len(counts) < GROUPS_MAX:
-        counts[key] = counts.get(key, 0) + 1
+        counts[key] = counts.get(key, 0) + times

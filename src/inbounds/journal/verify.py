@@ -6,6 +6,7 @@ one does not. Commits and SSH keys that are not Ed25519 are asked of functions t
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,15 +15,18 @@ from typing import Any
 
 from inbounds.journal import anchor, chain, checks, sequence, witness
 from inbounds.journal.anchor import Anchor
+from inbounds.journal.apart import Apart
 from inbounds.journal.chain import ChainError, Record
 from inbounds.journal.checks import Check, Document, State, answer
-from inbounds.journal.contents import Contents, blocks
+from inbounds.journal.contents import Contents
 from inbounds.journal.damage import Damage, Fault, of_break
-from inbounds.journal.links import CHECKPOINT, Links
+from inbounds.journal.links import CHECKPOINT, Found, Links
 from inbounds.journal.manifest import Derivation
 from inbounds.journal.note import VerifierKey
 from inbounds.journal.people import Checker, People
 from inbounds.journal.sequence import Legs
+from inbounds.journal.shapes import Columns
+from inbounds.journal.tally import Calls
 from inbounds.journal.witness import Checkpoints
 
 FILE_BYTES_MAX = checks.FILE_BYTES_MAX
@@ -35,6 +39,8 @@ ESSENTIAL = frozenset(
     | {"identity", "contract", "blast radius"}
 )
 JOURNAL = "journal.jsonl"
+APART_BYTES_MIN = 16 << 20  # a journal that one process reads in a fraction of a second
+CHECKPOINTS_MAX = 200_000  # a decision every two seconds for five days; each takes a millisecond to check
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +74,14 @@ def verify_run(
     keys: Sequence[VerifierKey] | None = None,
     commit_exists: Callable[[str, str], bool] | None = None,
     checker: Checker | None = None,
+    processes: int = 1,
 ) -> Verification:
     """Check everything that a run left as evidence, offline.
 
     `anchors` and `keys` None: those of the state directory or bundle that the run lies in; a run without any does not
     verify, because a cut or wholly rewritten journal could not be told. `commit_exists(store, commit)` is asked for
-    every commit and tree, `checker` for people's signatures with keys that are not Ed25519.
+    every commit and tree, `checker` for people's signatures with keys that are not Ed25519. `processes` 2: a long
+    journal is read by two, for a caller without threads.
     """
     contract, radius = (checks.document(run_dir / name) for name in ("contract.json", "blast_radius.json"))
     try:
@@ -82,8 +90,8 @@ def verify_run(
     except (OSError, ValueError) as error:
         anchors, problem = (), str(error)
     read = _Pass(contract, anchors, checker)
-    broken = read.go(run_dir / JOURNAL)
-    found = read.links.found()
+    broken = read.go(run_dir / JOURNAL, processes)
+    found = read.found
     if broken is not None and broken.kind != Damage.TORN:
         return Verification(False, (broken,))
     if broken is None and not found.records:
@@ -129,6 +137,8 @@ class _Pass:
         self.accepted: dict[str, Any] = {}
         self.objects: set[str] = set()
         self.repairs: list[str] = []
+        self.points: list[Record] = []
+        self.found = Found(0, chain.GENESIS, {}, set(), {})
         self.takers: dict[str, list[Callable[[Record], None]]] = {}
         own = {"journal.opened": self._opened, "run.accepted": self._accepted, "journal.recovered": self._recovered}
         own |= {"commit.made": self._named, "snapshot.taken": self._named, CHECKPOINT: self._checkpoint}
@@ -139,14 +149,38 @@ class _Pass:
         for kind, several in self.derivation.takers.items():
             self.takers.setdefault(kind, []).extend(several)
 
-    def go(self, path: Path) -> Check | None:
+    def go(self, path: Path, processes: int) -> Check | None:
         """Read it all; a check that fails where the chain breaks off, and what stands before has been taken."""
-        contents = Contents(frozenset(self.takers))
+        try:
+            links = Apart(self.links) if processes > 1 and path.stat().st_size > APART_BYTES_MIN else self.links
+            wrong = self._read(path, links)
+            self.found, broken = links.end()
+        except OSError as error:
+            return Check("chain", State.FAILS, f"{path.name}: {error.strerror}", Damage.GONE)
+        for record in self.points:
+            if record.seq in self.found.roots:
+                self.checkpoints.take(record, self.found.roots[record.seq])
+        self.legs.finish()
+        errors = [error for error in (broken, wrong) if isinstance(error, ChainError)]
+        if errors:
+            return self._broken(path, min(errors, key=lambda error: error.line))
+        if wrong is not None:
+            words = f"a record that no part of this program writes: {type(wrong).__name__}: {wrong}"[:200]
+            return Check("chain", State.FAILS, words, Damage.MALFORMED)
+        return None
+
+    def _read(self, path: Path, links: Links | Apart) -> Exception | None:
+        """Every block to the chain, every record to those who asked for its kind; what ended it early."""
+        contents = Contents(frozenset(self.takers), Calls.MANY, Calls.APART)
         takers, legs = self.takers, self.legs
         try:
-            for lines in blocks(path):
-                self.links.take(lines)
+            for lines in chain.blocks(path):
+                links.take(lines)
                 for record in contents.read(lines):
+                    if isinstance(record, Columns):
+                        for group in record.groups():
+                            self.derivation.calls.many(record.kind, *group)
+                        continue
                     for take in takers.get(record.kind, ()):
                         take(record)
                     if legs.watching:
@@ -155,22 +189,15 @@ class _Pass:
                             legs.take(record)
                     elif contents.everything:
                         contents.everything = False
-        except ChainError as error:
-            return self._broken(path, error)
-        except OSError as error:
-            return Check("chain", State.FAILS, f"{path.name}: {error.strerror}", Damage.GONE)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
-            words = f"a record that no part of this program writes: {type(error).__name__}: {error}"[:200]
-            return Check("chain", State.FAILS, words, Damage.MALFORMED)
-        finally:
-            legs.finish()
+        except (ValueError, TypeError, AttributeError, KeyError) as error:  # a ChainError is a ValueError
+            return error
         return None
 
     def _broken(self, path: Path, error: ChainError) -> Check:
         if (version := chain.stated_format(path)) not in (chain.FORMAT, None):
             words = f"a journal of format {version}; this program reads {chain.FORMAT}"
             return Check("chain", State.FAILS, words, Damage.VERSION)
-        found = self.links.found()
+        found = self.found
         kind = of_break(path, error, found.records, found.head)
         words = f"{kind}: {error} (the {found.records} records before it hold)"
         if kind is Damage.TORN:
@@ -199,7 +226,9 @@ class _Pass:
         self.seen_last = record.seq
 
     def _checkpoint(self, record: Record) -> None:
-        self.checkpoints.take(record, self.links.root(record.seq))
+        if len(self.points) >= CHECKPOINTS_MAX:
+            raise ChainError("too many checkpoints", f"more than {CHECKPOINTS_MAX}", record.seq + 1)
+        self.points.append(record)
 
     def version_faults(self) -> list[Fault]:
         """The journal begins with its format, which is this one, and no second one begins in it."""
@@ -223,7 +252,7 @@ class _Pass:
     def notes(self, anchors: Sequence[Anchor]) -> list[str]:
         """What was repaired, and what these checks leave open."""
         found = list(self.repairs) + [f"not checked: {what}" for what in self.people.unchecked]
-        records = self.links.found().records
+        records = self.found.records
         covered = max([self.checkpoints.covered, *(kept.seq + 1 for kept in anchors)], default=0)
         if covered < records:
             found.append(
@@ -244,7 +273,7 @@ def _key(run_dir: Path, stated: object, given: Sequence[VerifierKey] | None) -> 
 def _anchors(problem: str, read: _Pass, anchors: Sequence[Anchor]) -> Check:
     if problem:
         return Check("anchors", State.FAILS, problem, Damage.BAD_ANCHOR)
-    return answer("anchors", *witness.against(anchors, read.links.found(), read.checkpoints, read.seen_last))
+    return answer("anchors", *witness.against(anchors, read.found, read.checkpoints, read.seen_last))
 
 
 def _signatures(people: People) -> Check:
@@ -278,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         keys = checks.read_keys(chosen.key) if chosen.key else None
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    found = verify_run(chosen.run_dir, anchors=given, keys=keys)
+    found = verify_run(chosen.run_dir, anchors=given, keys=keys, processes=len(os.sched_getaffinity(0)))
     if chosen.json:
         print(json.dumps(found.as_json(), indent=2))
     else:

@@ -27,6 +27,7 @@ class Checkpoints:
         self.faults: list[Fault] = []
         self.count = 0
         self.covered = 0  # records under the newest checkpoint that holds
+        self.held: dict[int, str] = {}  # size -> note: what holds here need not be checked again in an anchor
 
     def accepted(self, record: Record) -> None:
         """Take key and run over from the first run.accepted."""
@@ -44,6 +45,7 @@ class Checkpoints:
         fault = self._fault(record.data, record.seq, root)
         if fault is None:
             self.covered = record.seq
+            self.held[record.seq] = str(record.data["note"])
         elif len(self.faults) < FAULTS_MAX:
             self.faults.append(Fault(fault.kind, f"record {record.seq}: {fault.words}"))
 
@@ -127,4 +129,6 @@ def _signed(kept: Anchor, found: Found, checkpoints: Checkpoints) -> Fault | Non
     root = found.roots[kept.size]
     if kept.root and kept.root != root.hex():
         return Fault(Damage.BAD_ANCHOR, f"its root is not that of the first {kept.size} records")
-    return over(kept.note, checkpoints.origin, kept.size, root, checkpoints.key) if kept.note else None
+    if not kept.note or kept.note == checkpoints.held.get(kept.size):
+        return None
+    return over(kept.note, checkpoints.origin, kept.size, root, checkpoints.key)
