@@ -468,10 +468,7 @@ def _onward(state: State) -> Step:
 
 
 def _start(state: State, n: int) -> Step:
-    """No iteration begins beyond a limit, whoever let the run go on (E9)."""
-    after = replace(state, phase=Phase.STARTING, n=n)
-    over = _over(after)
-    return _stop(after, *over) if over else (after, (StartIteration(n),))
+    return replace(state, phase=Phase.STARTING, n=n), (StartIteration(n),)
 
 
 def _stop(state: State, code: StopCode, why: str) -> Step:
