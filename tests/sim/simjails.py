@@ -21,7 +21,7 @@ RULES = (
     ("tests", "coverage.regressed"), ("secrets", "secrets.key"), ("bandit", "bandit.B602"),
     ("scope", "anomaly.binary"),
 )  # fmt: skip
-KINDS = ("honest", "honest", "honest", "stuck", "idle", "noisy", "hostile", "hostile", "broken", "hanging")
+KINDS = ("honest", "honest", "honest", "stuck", "idle", "noisy", "hostile", "hostile", "hostile", "broken", "hanging", "hanging")
 
 
 @dataclass(slots=True, eq=False)
@@ -103,7 +103,7 @@ class Agent:
             self.left = 0
         elif self.kind == "noisy" and rng.random() < 0.6:
             world.denied(rng.choice(("name", "tool", "egress")), sensitive=False)
-        elif self.kind == "hostile" and rng.random() < 0.25:
+        elif self.kind == "hostile" and rng.random() < 0.35:
             self._attack(rng)
         elif self.kind == "hanging":
             return self._later(20)
@@ -148,7 +148,7 @@ class Agent:
 
     def _attack(self, rng: Random) -> None:
         here: Tree | None = self.world.workspace
-        what = rng.randrange(8)
+        what = rng.randrange(12)
         if what == 0:
             self.world.denied("decoy", sensitive=True)
         elif what == 1:

@@ -81,7 +81,7 @@ class Sim:
         noise = rng.choice((0.0, 0.0, 0.004, 0.02))
         self.faults = Faults(rng, crash, 0.35, noise, rng.choice((0.0, 0.0, 0.01, 0.04)), rng.randint(1, 8))
         self.busy = rng.random() < 0.6  # whether people and clocks do anything at all
-        self.hidden_ms = 0  # time in which nothing of the run lived, and the clock was set meanwhile
+        self._down_ms, self._clock_set = 0, False
         self.disk = Disk(rng, place, self.faults.point, lambda: self.witness.at_sync())
         self.witness = Witness(self)
         heard = Witnessed(self.witness.executes, self.witness.admitted, self.witness.landed)
@@ -92,6 +92,11 @@ class Sim:
         """For whoever follows."""
         if self._trace:
             self._trace(f"{self.time.ms - EPOCH_MS:>14} {line}")
+
+    @property
+    def hidden_ms(self) -> int:
+        """Time in which nothing of the run lived, and of which nobody can know once the clock was set."""
+        return self._down_ms if self._clock_set else 0
 
     def saw(self, phase: Phase, kind: str, after: State) -> None:
         """A record became durable."""
@@ -108,15 +113,15 @@ class Sim:
 
     def script(self, over: bool) -> list[tuple[int, Callable[[], None]]]:
         """What people, clocks and disks will do while a supervisor lives."""
-        rng, span = self.rng, max(10, self.unit_ms * 60)
+        rng, span = self.rng, max(10, self.unit_ms * self.rng.choice((4, 20, 60)))
         if not self.busy or over and rng.random() < 0.7:
             return []
         acts = (
             self._ask_stop, self._ask_stop, self._amend, self._amend, self._amend, self._signal, self._tamper, self._suspend,
-            self._set_clock, self._set_clock, self._fill_disk, self._fill_workspace, self._gateway_dies, self._sync_fails,
-            self._overshoot, self._amend,
+            self._set_clock, self._set_clock, self._fill_disk, self._fill_disk, self._fill_workspace, self._gateway_dies,
+            self._sync_fails, self._overshoot, self._amend, self._amend, self._amend,
         )  # fmt: skip
-        return [(1 + rng.randrange(span), rng.choice(acts)) for _ in range(rng.randint(0, 3))]
+        return [(1 + rng.randrange(span), rng.choice(acts)) for _ in range(rng.randint(0, 6))]
 
     def _did(self, what: str) -> None:
         self.tally.faults[what] += 1
@@ -149,6 +154,7 @@ class Sim:
 
     def _set_clock(self) -> None:
         self._did("clock set")
+        self._clock_set = True
         by = self.rng.choice((3_600_000, 86_400_000, 31 * 86_400_000))
         self.time.wall_off_ms += by if self.rng.random() < 0.4 else -by
 
@@ -248,7 +254,7 @@ class Sim:
             self.disk.release()
             self.world.supervisor_dies(at_once=True)
         self.life = None
-        before_wall, before = self.time.wall_off_ms, self.time.ms
+        before = self.time.ms
         if power:
             if not self.disk.lose_power():
                 self.witness.forget()
@@ -258,8 +264,7 @@ class Sim:
             self._set_clock()
         down = self.rng.choice((100, 5_000, 3_600_000, self.limits.wall_clock_ms // 2))
         self.schedule.pass_to(self.time.ms + down)
-        if self.time.wall_off_ms != 0 or before_wall != 0:
-            self.hidden_ms += self.time.ms - before
+        self._down_ms += self.time.ms - before
 
     def _next(self, ended: str, mode: str) -> str:
         """What people do then."""
