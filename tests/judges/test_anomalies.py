@@ -190,6 +190,20 @@ def test_iterations_that_repeat_are_found() -> None:
     assert repeated(("a", None), ("b", None)) == set()
 
 
+@pytest.mark.req("H20")
+def test_calls_without_a_hash_are_not_the_same_calls() -> None:
+    records = journal(("a", ["1", "2"]), ("b", ["1", "2"]))
+    for part in (1, 5):  # the usage of the first iteration, of the second
+        kind, at, data = records[part]
+        mixed = [*records]
+        mixed[part] = (kind, at, {**data, "tool_hashes_more": 3})
+        verdict = judge(material({}, {}), Iteration(2, "b", "base", read(mixed, 2)))
+        assert verdict.facts["rules"] == {}
+        assert verdict.facts["tool_calls"] == "compared; 3 call(s) have no hash"
+    same = judge(material({}, {}), Iteration(2, "b", "base", read(records, 2)))
+    assert same.facts["rules"] == {"same_calls": 1}
+
+
 def test_what_is_not_on_record_is_said() -> None:
     said = [judge(material({}, {}), Iteration(1, "a", "b", read(journal(("a", calls)), 1))) for calls in (None, ["1"])]
     assert [verdict.facts["tool_calls"] for verdict in said] == ["not compared: no hashes on record", "compared"]

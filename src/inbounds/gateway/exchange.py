@@ -71,6 +71,7 @@ class Exchange:
     bytes_in: int = 0
     _ended: bool = False
     _calls: int = 0
+    _hashes: list[str] = field(default_factory=list)
 
     async def run(self, http: web.Request, target: str) -> web.StreamResponse:
         """Forward and answer; never leaves the reservation open."""
@@ -158,7 +159,7 @@ class Exchange:
         reading = read_reply(self.request.wire, parsed if isinstance(parsed, dict) else {})
         withheld = not self.desk.lease.fits_tool_calls(reading.tool_calls)
         self.desk.lease.count_tool_calls(reading.tool_calls)
-        self._calls = reading.tool_calls
+        self._calls, self._hashes = reading.tool_calls, reading.calls.hashes
         await self._charge(reading)
         if withheld:
             return self.refuse(self.desk.lease.over_tool_calls())
@@ -181,6 +182,7 @@ class Exchange:
         except (aiohttp.ClientError, TimeoutError, BrokenReplyError, UnreadableUsageError) as error:
             reader.reading.complaint = f"{type(error).__name__}: the stream could not be read to its end"
             reader.reading.usage = None  # whatever was seen so far may be partial
+        self._hashes = reader.reading.calls.hashes
         await self._charge(reader.reading)
         if reader.client_there:
             if reader.reading.usage is None:
@@ -263,6 +265,8 @@ class Exchange:
             "spent_micro_usd": totals.spent_micro_usd,
             "reserved_micro_usd": totals.reserved_micro_usd,
             "tool_calls": self._calls,
+            "tool_hashes": self._hashes,
+            "tool_hashes_more": max(0, self._calls - len(self._hashes)),  # too many, too long, or never whole
             "host": self.upstream.host,
             "bytes_out": self.bytes_out,
             "bytes_in": self.bytes_in,

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from inbounds.gateway.calls import Calls, item_of
 from inbounds.gateway.config import Format
 from inbounds.gateway.usage import UnreadableUsageError, Usage, merge_anthropic, read_usage
 
@@ -20,11 +21,15 @@ class BrokenReplyError(Exception):
 
 @dataclass(slots=True)
 class Reading:
-    """What is known of a reply so far. `usage` is set only by a final figure; `tool_calls` counts as they begin."""
+    """What is known of a reply so far. `usage` is set only by a final figure; `tool_calls` counts as they begin.
+
+    `calls` has the hashes of those that arrived whole.
+    """
 
     usage: Usage | None = None
     tool_calls: int = 0
     complaint: str = ""
+    calls: Calls = field(default_factory=Calls)
 
 
 @dataclass(slots=True)
@@ -93,14 +98,30 @@ def _index(item: dict[str, Any], otherwise: int) -> int:
     return index if isinstance(index, int) else otherwise
 
 
-def _calls_chat(message: Any) -> int:
+def _calls_chat(message: Any) -> list[dict[str, Any]]:
+    """What holds name and arguments of each call; {} where an upstream gives neither."""
     if not isinstance(message, dict):
-        return 0
-    return len(_dicts(message.get("tool_calls"))) + isinstance(message.get("function_call"), dict)
+        return []
+    old = message.get("function_call")
+    return [_chat_call(call) for call in _dicts(message.get("tool_calls"))] + ([old] if isinstance(old, dict) else [])
 
 
-def _calls_responses(output: Any) -> int:
-    return sum(str(item.get("type", "")).endswith("_call") for item in _dicts(output))
+def _chat_call(call: dict[str, Any]) -> dict[str, Any]:
+    found = call.get("function") or call.get("custom")
+    return found if isinstance(found, dict) else {}
+
+
+def _chat_text(call: dict[str, Any]) -> Any:
+    return call.get("arguments", call.get("input"))
+
+
+def _name(call: dict[str, Any]) -> str:
+    name = call.get("name")
+    return name if isinstance(name, str) else ""
+
+
+def _calls_responses(output: Any) -> list[dict[str, Any]]:
+    return [item for item in _dicts(output) if str(item.get("type", "")).endswith("_call")]
 
 
 def _is_messages_call(block: Any) -> bool:
@@ -112,11 +133,16 @@ def read_reply(wire: Format, body: dict[str, Any]) -> Reading:
     reading = Reading()
     match wire:
         case Format.CHAT:
-            reading.tool_calls = sum(_calls_chat(choice.get("message")) for choice in _dicts(body.get("choices")))
+            of_all = (_calls_chat(choice.get("message")) for choice in _dicts(body.get("choices")))
+            found = [(_name(call), _chat_text(call)) for calls in of_all for call in calls]
         case Format.RESPONSES:
-            reading.tool_calls = _calls_responses(body.get("output"))
+            found = [item_of(item) for item in _calls_responses(body.get("output"))]
         case Format.MESSAGES:
-            reading.tool_calls = sum(map(_is_messages_call, _dicts(body.get("content"))))
+            blocks = filter(_is_messages_call, _dicts(body.get("content")))
+            found = [(_name(block), block.get("input")) for block in blocks]
+    reading.tool_calls = len(found)
+    for name, arguments in found:
+        reading.calls.whole(name, arguments)
     try:
         reading.usage = read_usage(wire, body.get("usage"))
     except UnreadableUsageError as error:
@@ -135,18 +161,25 @@ class ChatMeter:
     def feed(self, data: dict[str, Any]) -> None:
         """Count tool calls by (choice, index) as each first appears; keep the largest usage."""
         for number, choice in enumerate(_dicts(data.get("choices"))):
-            delta = choice.get("delta")
-            if not isinstance(delta, dict):
-                continue
             of = _index(choice, number)
-            for place, call in enumerate(_dicts(delta.get("tool_calls"))):
-                self._calls.add((of, _index(call, place)))
-            if isinstance(delta.get("function_call"), dict):
-                self._calls.add((of, -1))
+            delta = choice.get("delta")
+            if isinstance(delta, dict):
+                self._delta(of, delta)
+            if choice.get("finish_reason") is not None:
+                self.reading.calls.end_all(of)
         self.reading.tool_calls = len(self._calls)
         if data.get("usage") is not None:
             usage = read_usage(Format.CHAT, data["usage"])
             self.reading.usage = usage.most(self.reading.usage or usage)
+
+    def _delta(self, of: int, delta: dict[str, Any]) -> None:
+        found = [(_index(call, place), _chat_call(call)) for place, call in enumerate(_dicts(delta.get("tool_calls")))]
+        if isinstance(old := delta.get("function_call"), dict):
+            found.append((-1, old))
+        for place, call in found:
+            self._calls.add((of, place))
+            self.reading.calls.begin((of, place), _name(call))
+            self.reading.calls.piece((of, place), _chat_text(call))
 
 
 class ResponsesMeter:
@@ -159,15 +192,28 @@ class ResponsesMeter:
         self.reading = Reading()
 
     def feed(self, data: dict[str, Any]) -> None:
-        """Count items as they are added, and again from the final list where an upstream announced none."""
+        """Count items as they are added, and again from the final list where an upstream announced none.
+
+        An item that is done stands whole in its event, so that deltas need no assembling.
+        """
         kind = data.get("type")
         if kind == "response.output_item.added":
-            self.reading.tool_calls += _calls_responses([data.get("item")])
+            self.reading.tool_calls += len(_calls_responses([data.get("item")]))
+        elif kind == "response.output_item.done":
+            self._hash(_calls_responses([data.get("item")]))
         elif kind in self.FINAL and isinstance(data.get("response"), dict):
             response = data["response"]
-            self.reading.tool_calls = max(self.reading.tool_calls, _calls_responses(response.get("output")))
+            listed = _calls_responses(response.get("output"))
+            self.reading.tool_calls = max(self.reading.tool_calls, len(listed))
+            if len(listed) > len(self.reading.calls.hashes):
+                self.reading.calls = Calls()
+                self._hash(listed)
             if response.get("usage") is not None:
                 self.reading.usage = read_usage(Format.RESPONSES, response["usage"])
+
+    def _hash(self, items: list[dict[str, Any]]) -> None:
+        for item in items:
+            self.reading.calls.whole(*item_of(item))
 
 
 class MessagesMeter:
@@ -184,13 +230,25 @@ class MessagesMeter:
             case "message_start":
                 message = data.get("message")
                 self._start = read_usage(Format.MESSAGES, message.get("usage") if isinstance(message, dict) else None)
-            case "content_block_start":
-                self.reading.tool_calls += _is_messages_call(data.get("content_block"))
+            case "content_block_start" if _is_messages_call(data.get("content_block")):
+                block: dict[str, Any] = data["content_block"]
+                self.reading.tool_calls += 1
+                self.reading.calls.begin(_place(data), _name(block))
+                self.reading.calls.piece(_place(data), block.get("input"))  # {} where it comes in deltas
+            case "content_block_delta" if isinstance(delta := data.get("delta"), dict):
+                self.reading.calls.piece(_place(data), delta.get("partial_json"))
+            case "content_block_stop":
+                self.reading.calls.end(_place(data))
             case "message_delta" if data.get("usage") is not None:
                 seen = merge_anthropic(self._start, read_usage(Format.MESSAGES, data["usage"]))
                 self.reading.usage = merge_anthropic(self.reading.usage or seen, seen)
             case _:
                 pass
+
+
+def _place(data: dict[str, Any]) -> int:
+    """A content block's number; an upstream that gives none has one block at a time."""
+    return _index(data, -1)
 
 
 def stream_meter(wire: Format) -> StreamMeter:

@@ -65,7 +65,7 @@ def judge(material: Material, iteration: Iteration | None = None, terms: Terms =
         "rules": dict(sorted(Counter(signal.rule for signal in fired).items())),
         "actions": actions,
         "findings_left_out": max(0, len(findings) - FINDINGS_MAX),
-        "tool_calls": "compared" if iteration and iteration.history.counted else "not compared: no hashes on record",
+        "tool_calls": (iteration.history if iteration else History()).compared,
     }
     grave = [f for f in findings if f.severity is not Severity.NOTE]
     kept = tuple(findings[:FINDINGS_MAX])

@@ -19,11 +19,15 @@ Record = tuple[str, int, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One iteration before the present one, or the present one: its tree, and its tool calls by hash."""
+    """One iteration before the present one, or the present one: its tree, and its tool calls by hash.
+
+    `more` counts calls without a hash: too many or too long for one reply, or never whole.
+    """
 
     n: int
     tree: str = ""
     calls: tuple[str, ...] = ()
+    more: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,20 @@ class History:
     denials: tuple[tuple[int, str], ...] = ()
     counted: bool = False
 
+    @property
+    def compared(self) -> str:
+        """Whether tool calls were compared, in words."""
+        if not self.counted:
+            return "not compared: no hashes on record"
+        more = sum(one.more for one in self.rounds)
+        return f"compared; {more} call(s) have no hash" if more else "compared"
+
 
 def read(records: Iterable[Record], n: int) -> History:
     """The history up to iteration `n`, `n` included as far as it is recorded."""
     trees: dict[int, str] = {}
     calls: dict[int, list[str]] = {}
+    more: Counter[int] = Counter()
     lines: dict[int, int] = {}
     denials: deque[tuple[int, str]] = deque(maxlen=DENIALS_KEPT_MAX)
     now, counted = 0, False
@@ -54,12 +67,13 @@ def read(records: Iterable[Record], n: int) -> History:
         elif kind == "model.usage" and isinstance(data.get("tool_hashes"), (list, tuple)):
             counted = True
             calls.setdefault(now, []).extend(str(item) for item in data["tool_hashes"])
+            more[now] += _whole(data.get("tool_hashes_more"))
         elif kind == "verdict" and data.get("judge") == JUDGE and isinstance(data.get("facts"), Mapping):
             lines[_whole(data.get("n"))] = _whole(data["facts"].get("step_lines"))
         elif kind == "denial" or (kind == "model.refused" and not data.get("cap")):
             denials.append((at_ms, str(data.get("what") or data.get("reason") or "")))
     rounds = tuple(
-        Round(i, trees.get(i, ""), tuple(calls.get(i, ()))) for i in sorted(trees.keys() | calls.keys()) if i
+        Round(i, trees.get(i, ""), tuple(calls.get(i, ())), more[i]) for i in sorted(trees.keys() | calls.keys()) if i
     )
     earlier = sum(count for i, count in lines.items() if 0 < i < n)
     return History(rounds, earlier, tuple(denials), counted)
@@ -82,14 +96,16 @@ def signals(history: History, n: int, tree: str, base_tree: str, numbers: Mappin
 
 
 def _calls(history: History, n: int) -> Iterator[Signal]:
-    here = next((one.calls for one in history.rounds if one.n == n), ())
-    if not here:
+    present = next((one for one in history.rounds if one.n == n), None)
+    if present is None or not present.calls:
         return
-    for other in history.rounds:
-        if other.n < n and other.calls and Counter(other.calls) == Counter(here):
-            yield Signal("same_calls", "", f"iteration {n} makes the {len(here)} tool call(s) of iteration {other.n}")
+    here = Counter(present.calls)
+    for other in history.rounds:  # calls without a hash may differ: such iterations are not the same
+        if other.n < n and not (present.more or other.more) and Counter(other.calls) == here:
+            message = f"iteration {n} makes the {len(present.calls)} tool call(s) of iteration {other.n}"
+            yield Signal("same_calls", "", message)
             return
-    call, times = Counter(here).most_common(1)[0]
+    call, times = here.most_common(1)[0]
     if times > SAME_CALL_MAX:
         yield Signal("same_calls", "", f"one tool call {times} times in iteration {n} ({call[:12]})")
 
