@@ -184,11 +184,13 @@ class Journal:
         if self.on_anchor is not None:
             self.on_anchor(kept)
 
-    def close(self) -> None:
-        """Sync, and let the next writer see that this one ended in order."""
+    def close(self, *, in_order: bool = True) -> None:
+        """Sync, and let the next writer see that this one ended in order; unless it did not."""
         if self._fd < 0:
             return
         try:
+            if not in_order:
+                return
             self.sync()
             self._reserve_path().unlink(missing_ok=True)
             if self._append_only:

@@ -104,6 +104,7 @@ class Loop:
         # A clock that was set back while no supervisor lived: the run's own goes on from where it was (E1).
         self._ahead_ms = max(0, at_ms - now_ms())
         self._by = ""
+        self.unwritten = ""  # why the journal does not hold the run's end
 
     def post(self, kind: str, data: Mapping[str, Any]) -> None:
         """Hand an event in; it is journalled and decided in the loop's own thread."""
@@ -199,7 +200,10 @@ class Loop:
         if fault and self.state.phase not in ENDING:
             event = Failed("host", fault)
         if event is not None:
+            before = self.state.phase
             self.state, effects = decide(self.state, event, at)
+            if before is Phase.STOPPING and self.state.phase is Phase.FINISHED:
+                self.unwritten = fault
         if written:  # before the effects: a stop among them would wait for whoever waits for this
             written.answer(kind, fault, self.state)
         self._perform(effects, seq)

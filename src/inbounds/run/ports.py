@@ -130,8 +130,8 @@ class Journal(Protocol):
     def keep_anchor(self) -> None:
         """The head is kept outside the run's reach."""
 
-    def close(self) -> None:
-        """Let the next writer see that this one ended in order."""
+    def close(self, *, in_order: bool = True) -> None:
+        """Let the next writer see that this one ended in order; unless it did not."""
 
 
 Post = Callable[[str, Mapping[str, Any]], None]

@@ -194,6 +194,9 @@ class Supervisor:
 
     def _close(self) -> int:
         self.worker.end(0)
+        if self.loop.unwritten:  # what is not in the journal has not happened: the next writer goes on from there
+            self.journal.close(in_order=False)
+            raise HostError(f"the run has ended, and its journal does not say so: {self.loop.unwritten}")
         self.journal.sync()
         trouble = self.parts.close()
         self.journal.close()
