@@ -40,30 +40,33 @@ class Contents:
 
     def read(self, lines: list[bytes]) -> Iterator[Record | Columns]:
         """The records of one block; ChainError for a line that is not canonical or steps back in time."""
-        first, known = self._count, self._shapes
-        self._count += len(lines)
-        for seq, line in enumerate(lines, first):
+        known, digits = self._shapes, self._digits
+        for seq, line in enumerate(lines, self._count):
             end = line.rfind(b',"hash":"')
             start = end + _KIND
             shapes = known.get(line[start : line.find(b'"', start)])
-            if shapes is not None and line[9:22] >= self._digits and (match := shapes.match(line, end)) is not None:
-                self._digits, shape = line[9:22], shapes.known[0]
-                if shape.fields is not None and not self.everything:
-                    if shape is not shapes.open and (columns := shapes.begin(shape)) is not None:
-                        yield columns
-                    shapes.rows.append(match.groups())
-                elif shapes.wanted or self.everything:
-                    prev, digest = line[line.rfind(b'"prev":"') + 8 :][:64], line[end + _HASH : end + _HASH + 64]
-                    data = json.loads(line[_DATA:end].decode())
-                    yield from self._with(Record(seq, int(match[1]), shapes.kind, data, prev.decode(), digest.decode()))
-                continue
+            if shapes is not None and digits <= line[9:22]:
+                shape = shapes.first
+                match = shape.match(line, 0, end)
+                if match is None and (match := shapes.other(line, end)) is not None:
+                    shape = shapes.first
+                if match is not None:
+                    digits = line[9:22]
+                    if shape.fields is not None and not self.everything:
+                        if shape is not shapes.open and (columns := shapes.begin(shape)) is not None:
+                            yield columns
+                        shapes.rows.append(match.groups())
+                    elif shapes.wanted or self.everything:
+                        yield from self._with(_record(seq, shapes.kind, line, end))
+                    continue
             record = chain.decode(line, seq + 1, canonical_form=True)
-            if _digits(record.at_ms) < self._digits:
+            if _digits(record.at_ms) < digits:
                 raise ChainError("time", f"record {seq} is earlier than the record before it", seq + 1)
-            self._digits = _digits(record.at_ms)
+            digits = _digits(record.at_ms)
             self._learn(record, line, end)
             if self.everything or record.kind in self._wanted:
                 yield from self._with(record)
+        self._count, self._digits = self._count + len(lines), digits
         yield from self._columns()
 
     def _with(self, record: Record) -> Iterator[Record | Columns]:
@@ -86,6 +89,12 @@ class Contents:
                 self._counted.append(made)
         if kind in self._shapes:
             self._shapes[kind].learn(line, end, record.data)
+
+
+def _record(seq: int, kind: str, line: bytes, end: int) -> Record:
+    """The record of a line whose shape is known and whose hash begins at `end`."""
+    prev, digest = line[line.rfind(b'"prev":"') + 8 :][:64], line[end + _HASH : end + _HASH + 64]
+    return Record(seq, int(line[9:22]), kind, json.loads(line[_DATA:end].decode()), prev.decode(), digest.decode())
 
 
 def _digits(at_ms: int) -> bytes:

@@ -33,6 +33,9 @@ class Shape(NamedTuple):
     fields: Fields | None
 
 
+_NONE = Shape(re.compile(b"(?!)").fullmatch, None)  # before the first is learnt
+
+
 class Columns(NamedTuple):
     """Records of one shape, in order: each row is a time and the values of `fields`; `texts` are places in a row."""
 
@@ -59,18 +62,19 @@ class Shapes:
     def __init__(self, kind: str, *, wanted: bool, many: tuple[Fields, Fields] | None) -> None:
         """Nothing is known yet."""
         self.kind, self.wanted, self._many = kind, wanted, many
-        self.known: list[Shape] = []
+        self._known: list[Shape] = []
+        self.first = _NONE
         self._seen = 0
         self.rows: list[tuple[bytes, ...]] = []
         self.open: Shape | None = None
 
-    def match(self, line: bytes, end: int) -> re.Match[bytes] | None:
-        """The match of a line, whose hash begins at `end`, with what is `known[0]` then; None if its shape is new."""
-        for n, shape in enumerate(self.known):
+    def other(self, line: bytes, end: int) -> re.Match[bytes] | None:
+        """The match of a line, whose hash begins at `end`, with another shape than `first`, which becomes the first."""
+        for n, shape in enumerate(self._known):
             match = shape.match(line, 0, end)
             if match is not None:
-                if n:  # the commonest comes to stand in front
-                    self.known.insert(0, self.known.pop(n))
+                self._known.insert(0, self._known.pop(n))
+                self.first = shape
                 return match
         return None
 
@@ -90,7 +94,7 @@ class Shapes:
     def learn(self, line: bytes, end: int, data: dict[str, Any]) -> None:
         """Take the shape of a line over that was found canonical."""
         self._seen += 1
-        if self._seen < LEARN_AFTER or len(self.known) >= SHAPES_MAX or end > HEAD_BYTES_MAX:
+        if self._seen < LEARN_AFTER or len(self._known) >= SHAPES_MAX or end > HEAD_BYTES_MAX:
             return
         taken: dict[str, bytes] = {}
         counted = self._many is not None and all(self._fits(data, name) for fields in self._many for name in fields)
@@ -101,7 +105,7 @@ class Shapes:
             return
         shape = re.compile(_HEAD + expression)
         if shape.fullmatch(line, 0, end) is not None:  # else: a time of other length, a text with an escape
-            self.known.append(Shape(shape.fullmatch, tuple(sorted(taken.keys() & data.keys())) if counted else None))
+            self._known.append(Shape(shape.fullmatch, tuple(sorted(taken.keys() & data.keys())) if counted else None))
 
     def _fits(self, data: dict[str, Any], name: str) -> bool:
         """Whether a member can be counted in a column: a text or a number as its name wants, or not there."""
