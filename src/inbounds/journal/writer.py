@@ -59,7 +59,7 @@ ANCHORED = frozenset(
 _CHECKPOINT_MARK = b',"kind":"journal.checkpoint","prev":"'  # in a line's last 200 bytes, which no data reaches
 # Disk set aside so that the stop and its reason can be written where nothing else fits any more (E11).
 RESERVE_BYTES = 256 << 10
-_RESERVED = ("stop.", "run.finished", "journal.")
+_RESERVED = ("stop.", "effect.failed", "run.finished", "journal.")
 # A clock set back by less than this is jitter between our own threads; more is said in a record.
 CLOCK_JITTER_MS = 1_000
 # Whoever asks whether a run lives holds its lock for a moment: a writer is not refused for that.
