@@ -83,7 +83,11 @@ def test_a_freeze_holds_every_jail_and_lets_none_begin(crew: Crew, tmp_path: Pat
 
 
 def test_a_slow_down_holds_for_later_jails_too(crew: Crew, tmp_path: Path) -> None:
-    assert crew.slow(50) == "no jail is alive; later ones begin slowly"
+    assert crew.slow(50) == "no jail of the agent is alive; later ones begin slowly"
+    other = JailSpec(role="tester", argv=("/usr/bin/nice",), cwd="/")
+    (tmp_path / "tester").mkdir()
+    crew.run(other, tmp_path / "tester")
+    assert (tmp_path / "tester" / "stdout").read_text() == "0\n", "judges are never slowed"
     nice = JailSpec(role="coder", argv=("/usr/bin/nice",), cwd="/")
     (tmp_path / "slow").mkdir()
     crew.run(nice, tmp_path / "slow")
@@ -91,5 +95,9 @@ def test_a_slow_down_holds_for_later_jails_too(crew: Crew, tmp_path: Path) -> No
     jail = crew.open(SLEEP, tmp_path)
     jail.go()
     assert crew.slow(50) in {"nice 19", "cpu.max 50%"}
+    assert crew.slow(100) == "later jails have their full share"
+    (tmp_path / "lifted").mkdir()
+    crew.run(nice, tmp_path / "lifted")
+    assert (tmp_path / "lifted" / "stdout").read_text() == "0\n"
     assert crew.halt() == 1
     assert crew.finish(jail).reason == "killed"

@@ -256,7 +256,7 @@ def test_a_disk_that_fills_during_a_run_stops_it_with_its_reason_on_disk(
     assert after[: len(before)] == before, "a line was lost"
     ran = living.ran
     assert ran.code.startswith("STOP_"), "the stop and its reason found room"
-    assert [r.kind for r in ran.records][-1] in ("run.finished", "stop.step", "stop.decided", "effect.failed")
+    assert ran.kinds()[-1] in ("run.finished", "stop.step", "stop.decided", "effect.failed")
     assert ran.alive() == []
     filler.unlink()
     code = ran.code

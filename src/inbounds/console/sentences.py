@@ -259,6 +259,8 @@ def _stop(data: Data) -> str:
 
 
 def _slowed(data: Data) -> str:
+    if whole(data, "interval_ms") == 0:
+        return "the run is slowed down no longer: its limits were raised"
     pace = f"one model request in {_span(data, 'interval_ms')}" if whole(data, "interval_ms") else ""
     share = f"{whole(data, 'cpu_percent')} % of a processor" if whole(data, "cpu_percent") else ""
     return f"the run is slowed down: {', '.join(part for part in (pace, share) if part) or 'as policy says'}"

@@ -21,6 +21,9 @@ Post = Callable[[str, Mapping[str, Any]], None]
 # What is recorded of a command: enough to see what ran; the whole of a prompt is kept elsewhere, by hash.
 ARGUMENTS_MAX, ARGUMENT_CHARS_MAX = 60, 300
 
+SLOWED = "coder"  # the role that limits are about
+FULL = 100
+
 
 class HaltedError(HostError):
     """The run is stopping: nothing is started any more."""
@@ -42,12 +45,13 @@ class Crew:
         with self._lock:
             if self._halted:
                 raise HaltedError("the run is stopping", expected="no further jail")
-            if self._percent:
+            slow = self._percent if spec.role == SLOWED else 0
+            if slow:
                 spec = replace(spec, limits=replace(spec.limits, nice=NICE))
             jail = spawn(spec, identity=self._identity, scratch=scratch)
             self._jails[jail] = spec.role
-            if self._percent:
-                jail.slow(self._percent)
+            if slow:
+                jail.slow(slow)
             if self._post:  # before `halt` can go on: whoever halts has heard of every jail that started
                 enforcement = dict(jail.enforcement)
                 started = {"role": spec.role, "n": self._n(), "enforcement": enforcement, "argv0": spec.argv[0]}
@@ -95,15 +99,19 @@ class Crew:
             jail.kill()
 
     def slow(self, percent: int) -> str:
-        """Slow down every jail from now on, later ones too; what was done, for the journal (see Jail.slow).
+        """Slow down the agent's jail from now on, later ones too; what was done, for the journal (see Jail.slow).
 
-        Cheap to repeat, and to be repeated: an agent can make what the last call has not seen.
+        Cheap to repeat, and to be repeated: an agent can make what the last call has not seen. 100 lifts it for later
+        jails; the living one stays slow, since priority is not given back without privilege. Judges are never slowed.
         """
+        lifted = percent >= FULL
         with self._lock:
-            self._percent = percent
-            chosen = list(self._jails)
+            self._percent = 0 if lifted else percent
+            chosen = [jail for jail, role in self._jails.items() if role == SLOWED]
+        if lifted:
+            return "later jails have their full share"
         done = sorted({jail.slow(percent) for jail in chosen})
-        return ", ".join(done) or "no jail is alive; later ones begin slowly"
+        return ", ".join(done) or "no jail of the agent is alive; later ones begin slowly"
 
     def freeze(self) -> dict[str, str]:
         """Freeze every jail and let nothing start again: "role (pid)" -> how (see Jail.freeze). `halt` ends them.

@@ -16,7 +16,8 @@ from inbounds.run.home import Home
 
 Post = Callable[[str, Mapping[str, Any]], None]
 # Refusals that count as nothing more: what a "spent" event says by itself, and that a request has to wait.
-FINAL = frozenset({"spent", "lease_closed", "paced", "paused"})
+WAITS = frozenset({"paced", "paused"})
+FINAL = WAITS | {"spent", "lease_closed"}
 
 
 def configuration(home: Home, contract: Contract, settings: Mapping[str, Any], token: str) -> GatewayConfig:
@@ -49,10 +50,28 @@ def configuration(home: Home, contract: Contract, settings: Mapping[str, Any], t
 
 def start(config: GatewayConfig, keys_fd: int, post: Post) -> GatewayProcess:
     """Start the gateway; its events become records through `post`."""
-    gateway = GatewayProcess.start(config, lambda event: hear(event, post), keys_fd=keys_fd)
+    waiting = Waiting(post)
+    gateway = GatewayProcess.start(config, lambda event: hear(event, waiting.post), keys_fd=keys_fd)
     os.close(keys_fd)
     post("gateway.started", {"pid": gateway.pid, "seal": dict(gateway.ready.get("seal", {}))})
     return gateway
+
+
+class Waiting:
+    """Tells once that requests have to wait, until one is answered again: whoever insists must not fill the journal."""
+
+    def __init__(self, post: Post) -> None:
+        """`post` takes what is told."""
+        self._post, self._told = post, ""
+
+    def post(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Pass a record on, unless it says again what the last of its kind said."""
+        reason = str(data.get("reason", "")) if kind == "model.refused" else ""
+        if reason in WAITS and reason == self._told:
+            return
+        if kind in ("model.refused", "model.usage"):
+            self._told = reason
+        self._post(kind, data)
 
 
 def hear(event: Mapping[str, Any], post: Post) -> None:

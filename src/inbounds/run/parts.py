@@ -101,7 +101,7 @@ class Parts:
         self._left: Snapshot | None = None
         self._snapshot: Snapshot | None = None
         self._aside: tuple[str, ...] = ()
-        self._hold_until_ms = 0
+        self._hold = (0, "")
 
     # -- effects
 
@@ -260,7 +260,7 @@ class Parts:
 
     def persist(self) -> tuple[dict[str, Any], str]:
         """Stop, step 3: the workspace's tree and diff are kept whatever becomes of it; the snapshot's record."""
-        stopping.give_way(self._hold_until_ms)
+        stopping.give_way(*self._hold)
         if (volume := self._found_volume()) is None:
             return {}, "there was no workspace yet"
         taken = volume.snapshot()
@@ -319,14 +319,15 @@ class Parts:
     def watch(self) -> None:
         """What people ask for, whether the contract is what was signed, what the volume holds."""
         if asked := requests.take_stop(self.run_dir):
-            self._hold_until_ms = asked.pop("hold_until_ms")
+            self._hold = asked.pop("hold")
             self.post(OperatorStopped.KIND, asked)
         if self.signalled:
             self.post(OperatorStopped.KIND, {"who": "a signal", "why": self.signalled, "incident": False})
             self.signalled = ""
         if (statement := requests.take_amendment(self.run_dir)) is not None:
             self.post(*amending.read(statement, self.contract, self._state().version))
-        if self._state().slowed:  # an agent can make processes that the last call has not seen
+        if self._state().slowed and self._state().phase is Phase.WORKING:
+            # an agent can make processes that the last call has not seen
             self.crew.slow(self.contract.conducted().slow_cpu_percent)
         if found := self._changed_contract():
             self.post(Failed.KIND, {"part": "contract", "detail": found})
