@@ -11,9 +11,10 @@ import pytest
 from inbounds.run.crew import Crew, HaltedError
 from inbounds.sandbox.identity import identity
 from inbounds.sandbox.probe import probe
-from inbounds.sandbox.spec import JailSpec
+from inbounds.sandbox.spec import JailLimits, JailSpec
 
 SLEEP = JailSpec(role="coder", argv=("/usr/bin/sleep", "60"), cwd="/")
+NORMAL = f"{JailLimits().nice}\n"
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_a_slow_down_holds_for_later_jails_too(crew: Crew, tmp_path: Path) -> No
     other = JailSpec(role="tester", argv=("/usr/bin/nice",), cwd="/")
     (tmp_path / "tester").mkdir()
     crew.run(other, tmp_path / "tester")
-    assert (tmp_path / "tester" / "stdout").read_text() == "0\n", "judges are never slowed"
+    assert (tmp_path / "tester" / "stdout").read_text() == NORMAL, "judges are never slowed"
     nice = JailSpec(role="coder", argv=("/usr/bin/nice",), cwd="/")
     (tmp_path / "slow").mkdir()
     crew.run(nice, tmp_path / "slow")
@@ -98,6 +99,6 @@ def test_a_slow_down_holds_for_later_jails_too(crew: Crew, tmp_path: Path) -> No
     assert crew.slow(100) == "later jails have their full share"
     (tmp_path / "lifted").mkdir()
     crew.run(nice, tmp_path / "lifted")
-    assert (tmp_path / "lifted" / "stdout").read_text() == "0\n"
+    assert (tmp_path / "lifted" / "stdout").read_text() == NORMAL
     assert crew.halt() == 1
     assert crew.finish(jail).reason == "killed"
