@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import resource
 import shutil
 import signal
 import statistics
@@ -121,13 +122,16 @@ def stop(living: Fleet, *flags: str) -> dict[str, int]:
     env = {**os.environ, "INBOUNDS_HOME": str(living.home.path)}
     argv = [sys.executable, "-m", "inbounds", "stop", "--all", *flags, "--why", "bench", "--json"]
     load = os.getloadavg()[0]
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.time_ns() // 1_000_000
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=STOP_SECONDS_MAX, check=False)
     over = time.time_ns() // 1_000_000
     if done.returncode:
         raise SystemExit(done.stderr + done.stdout)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     told = json.loads(done.stdout)
-    latest: dict[str, int] = {"load": round(load)}
+    took = after.ru_utime + after.ru_stime - spent.ru_utime - spent.ru_stime
+    latest: dict[str, int] = {"load": round(load), "command's own CPU": round(took * 1_000)}
     if told.get("recorded_at_ms"):
         latest["incident record written"] = int(told["recorded_at_ms"]) - began
     for one in living.started:
@@ -156,6 +160,8 @@ def _moments(living: Fleet, run_dir: Path) -> dict[str, int]:
             found.setdefault("stop event signed", at)
         elif kind == "run.finished":
             found["run over"] = at
+        elif kind == "incident.recorded":
+            found["incident in the journal"] = at
     return found
 
 
@@ -165,6 +171,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--everywhere", action="store_true", help="without --here: STOPS EVERY RUN ON THIS HOST")
     asked = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="inbounds-bench-"))
     rows: list[dict[str, int]] = []
@@ -173,7 +180,7 @@ def main() -> int:
         os.environ["INBOUNDS_HOME"] = str(home.path)
         for _ in range(asked.times):
             with fleet(home, asked.runs) as living:
-                rows.append(stop(living, "--here"))
+                rows.append(stop(living, *([] if asked.everywhere else ["--here"])))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     print(f"{asked.runs} runs, {os.cpu_count()} processors, {platform.release()}; ms from the command's start")

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from inbounds.journal.signing import Signer
     from inbounds.run.incident_facts import Tail
 
+RECORD = "incident.json"
 ANSWER_S = 10.0  # from the request to a sealed stop event; measured for 20 runs on two processors: below a second
 END_S = 120.0  # the rest of 20 stops at once, snapshots of large trees among them
 LOOK_S = 0.005  # between two looks at journals that grow
-# How long a supervisor holds the slow part of its stop back for the others' seals: what a seal takes two processors,
-# with room to spare, and never more than run/stopping.py lets anybody ask for.
+# How long a supervisor at most holds the slow part of its stop back, until all are sealed and on record: what a seal
+# takes two processors, with room to spare. run/stopping.py waits for no more than a second.
 HOLD_MS_RUN = 45
 REFREEZE_S = 0.1  # between two looks for what a supervisor started before it heard of the stop
 LANDED_RUNS_MAX = 1_000  # of a state directory, newest first, looked at for what landed lately
@@ -121,11 +122,11 @@ def declare(
 
 def _freeze(made: Incident, mine: Sequence[Living]) -> dict[Path, tuple[str, int]]:
     """Leave every request, halt what the jails execute, and only then wake the supervisors; how and when, by run."""
-    hold = _now_ms() + HOLD_MS_RUN * len(mine)
+    hold = (_now_ms() + HOLD_MS_RUN * len(mine), str(made.place / RECORD))
     for one in mine:
         try:
             requests.ask_stop(
-                one.run_dir, who=made.who, why=made.why, incident=True, incident_id=made.incident, hold_until_ms=hold,
+                one.run_dir, who=made.who, why=made.why, incident=True, incident_id=made.incident, hold=hold,
                 at_once=False,
             )  # fmt: skip
         except HostError as fault:  # a full disk: its jails are stopped, and it is asked as a service is

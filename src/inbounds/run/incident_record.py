@@ -19,9 +19,10 @@ from inbounds.contracts.errors import HostError
 from inbounds.contracts.units import show_usd
 from inbounds.journal.chain import Record
 from inbounds.journal.signing import Signer
+from inbounds.run.incident import RECORD
 
 FORMAT = "inbounds-incident/1"
-RECORD, WORDS, SIGNATURE = "incident.json", "incident.md", "incident.sig"
+WORDS, SIGNATURE = "incident.md", "incident.sig"
 TIMELINE_MAX, TIMELINE_OF_RUN = 1_000, 100  # what a person reads on the day; the journals have the rest
 LANDED_HOURS = 24
 DAY_MS = LANDED_HOURS * 3_600_000
@@ -116,9 +117,9 @@ def write(place: Path, record: Mapping[str, Any], signer: Signer) -> str:
     note = signer.sign(statement(str(record["incident"]), digest))
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _put(place / RECORD, content)
         _put(place / SIGNATURE, note.encode())
         _put(place / WORDS, words(record).encode())
+        _put(place / RECORD, content)
         directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(directory)

@@ -22,16 +22,23 @@ WAKE = signal.SIGURG  # ignored by whoever does not listen for it, so that it ca
 
 
 def ask_stop(
-    run_dir: Path, *, who: str, why: str, incident: bool = False, incident_id: str = "", hold_until_ms: int = 0,
+    run_dir: Path,
+    *,
+    who: str,
+    why: str,
+    incident: bool = False,
+    incident_id: str = "",
+    hold: tuple[int, str] = (0, ""),
     at_once: bool = True,
-) -> None:  # fmt: skip
+) -> None:
     """Leave a stop request; written whole or not at all. Without `at_once` nobody is woken: see `wake`.
 
-    `hold_until_ms` (Unix): before that, nothing follows the sealed stop event, because other runs are not sealed yet.
+    `hold` (Unix milliseconds, a path): until then or until that file is there, nothing slow follows the sealed stop
+    event, because other runs are not sealed yet.
     """
     said = {"who": who[:TEXT_MAX], "why": why[:TEXT_MAX], "incident": incident, "at_ms": time.time_ns() // 1_000_000}
     if incident_id:
-        said |= {"incident_id": incident_id, "hold_until_ms": hold_until_ms}
+        said |= {"incident_id": incident_id, "hold": list(hold)}
     _leave(run_dir, STOP, said, instead=f"kill -TERM {_writer(run_dir)}", at_once=at_once)
 
 
@@ -41,7 +48,10 @@ def ask_amendment(run_dir: Path, statement: dict[str, Any], signature: str) -> N
 
 
 def take_stop(run_dir: Path) -> dict[str, Any] | None:
-    """The stop request, if there is one; it is removed, because the journal holds it from now on."""
+    """The stop request, if there is one; it is removed, because the journal holds it from now on.
+
+    operator.stopped's data, and under `hold` what is no part of it.
+    """
     asked = _take(run_dir / STOP)
     if asked is None:
         return None
@@ -49,9 +59,13 @@ def take_stop(run_dir: Path) -> dict[str, Any] | None:
         who, why, incident = str(asked["who"])[:TEXT_MAX], str(asked["why"])[:TEXT_MAX], asked["incident"] is True
     except KeyError:  # whoever put it there wanted a stop
         who, why, incident = "unknown", "a stop request that could not be read", False
-    hold = asked.get("hold_until_ms")
     named = {"incident_id": str(asked["incident_id"])[:TEXT_MAX]} if "incident_id" in asked else {}
-    return {"who": who, "why": why, "incident": incident, "hold_until_ms": hold if type(hold) is int else 0, **named}
+    match asked.get("hold"):
+        case [int(until_ms), str(record)]:
+            hold = (until_ms, record)
+        case _:
+            hold = (0, "")
+    return {"who": who, "why": why, "incident": incident, "hold": hold, **named}
 
 
 def take_amendment(run_dir: Path) -> dict[str, Any] | None:

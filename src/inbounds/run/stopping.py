@@ -18,6 +18,7 @@ from inbounds.store.store import Store
 
 # In an incident of many runs the slow part of each stop waits this long at most, so that every other is sealed first.
 HOLD_MS_MAX = 1_000
+HOLD_LOOK_S = 0.01
 PATCH = "diff.patch"
 PATCH_BYTES_MAX = 8 << 20  # what a report can show; the trees themselves are in the store
 CHANGES_MAX = 2_000  # changes listed in one record; the tree itself is the whole truth
@@ -25,11 +26,11 @@ LEGS_MAX = 1_000  # stops that people have looked at and signed for, each one
 AUTHOR = "inbounds <inbounds@localhost.invalid>"
 
 
-def give_way(until_ms: int) -> None:
-    """Wait until then (Unix milliseconds): what is frozen and sealed can wait, what is not yet cannot."""
-    left_ms = until_ms - time.time_ns() // 1_000_000
-    if left_ms > 0:
-        time.sleep(min(left_ms, HOLD_MS_MAX) / 1000)
+def give_way(until_ms: int, record: str) -> None:
+    """Wait until then (Unix milliseconds), or until the incident's record is there: the other runs are sealed then."""
+    until = time.monotonic() + min(until_ms - time.time_ns() // 1_000_000, HOLD_MS_MAX) / 1000
+    while time.monotonic() < until and not os.path.exists(record):
+        time.sleep(HOLD_LOOK_S)
 
 
 def evidence(store: Store, contract: Contract, run_dir: Path, tree: str) -> str:
