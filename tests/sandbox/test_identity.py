@@ -8,11 +8,15 @@ import pytest
 
 from inbounds.sandbox.identity import identity
 
-PROGRAM = "import sys; from inbounds.sandbox.identity import identity; print(identity('one run').uid, flush=True); sys.stdin.read()"
+PROGRAM = (
+    "import sys; from inbounds.sandbox.identity import identity; had = int(sys.argv[1]) or None;"
+    " print(identity('one run', had).uid, flush=True); sys.stdin.read()"
+)
 
 
-def other() -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def other(had: int = 0) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", PROGRAM, str(had)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give jails another user number than its own")
@@ -29,6 +33,26 @@ def test_a_number_belongs_to_one_living_process() -> None:
         assert int(third.stdout.readline()) in {one, two}
         third.communicate("")
     assert identity("one run") == identity("one run")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give jails another user number than its own")
+def test_a_run_that_goes_on_has_the_number_of_its_files_again() -> None:
+    with other() as first, other() as second:
+        assert first.stdout is not None
+        assert second.stdout is not None
+        wanted = int(first.stdout.readline())
+        beside = int(second.stdout.readline())
+        first.communicate("")
+        second.communicate("")
+    with other(beside) as again, other(beside) as late:
+        assert again.stdout is not None
+        assert late.stdout is not None
+        got = {int(again.stdout.readline()), int(late.stdout.readline())}
+        again.communicate("")
+        late.communicate("")
+    assert beside in got, "not the one that its name would lead to"
+    assert wanted != beside
+    assert len(got) == 2, "the control: one that a living process has is not given again"
 
 
 def test_an_ordinary_user_keeps_its_own_number() -> None:

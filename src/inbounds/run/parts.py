@@ -74,7 +74,7 @@ class Parts:
         """Open the store only; the rest is made by preflight or by reopening. `say` returns when it is on disk."""
         self.home, self.run_dir, self.contract, self.post, self._say = home, run_dir, contract, post, say
         self.store = Store.open(contract.store)
-        self.identity = identity(contract.run_id)
+        self.identity = identity(contract.run_id, self._owner_before())
         self._state = state
         self.crew = Crew(self.identity, post, self._n)
         self._keys_fd, self._journal_key = keys_fd, journal_key
@@ -429,6 +429,13 @@ class Parts:
             post=self.post,
             say=self._say,
         )
+
+    def _owner_before(self) -> int | None:
+        """The user number that an earlier supervisor of this run gave its workspace, None where there is none."""
+        try:
+            return Volume.open(self.store, str(self.run_dir / "workspace")).owner
+        except HostError:
+            return None  # none yet; one that does not open is the business of whoever needs it
 
     def _a_volume(self) -> Volume:
         """The workspace as it is found, or a new one of the base."""

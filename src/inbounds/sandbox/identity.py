@@ -9,7 +9,6 @@ import os
 import pwd
 import socket
 from dataclasses import dataclass
-from functools import lru_cache
 
 from inbounds.contracts.errors import HostError
 
@@ -51,8 +50,9 @@ def _free(number: int) -> bool:
     return _mapped(number, "/proc/self/uid_map") and _mapped(number, "/proc/self/gid_map")
 
 
-# Claims of this process: number -> the socket that holds it, until the process ends.
+# Claims of this process: number -> the socket that holds it, until the process ends; and what each run was given.
 _claims: dict[int, socket.socket] = {}
+_given: dict[str, Identity] = {}
 
 
 def _claim(number: int) -> bool:
@@ -72,20 +72,27 @@ def _claim(number: int) -> bool:
     return True
 
 
-@lru_cache(maxsize=UIDS)
-def identity(run_id: str = "") -> Identity:
+def identity(run_id: str = "", had: int | None = None) -> Identity:
     """The identity for a run's jails; as root a number without an account, which no other run of this host has now.
 
-    HostError where this user namespace maps nobody but root, or where every number is taken.
+    `had` is the number that a supervisor before this one gave the run's files: it comes first, if it is free again.
+    The same for a run as long as this process lives. HostError where this user namespace maps nobody but root, or
+    where every number is taken.
     """
+    if run_id not in _given:
+        _given[run_id] = _choose(run_id, had)
+    return _given[run_id]
+
+
+def _choose(run_id: str, had: int | None) -> Identity:
     if os.getuid() != 0:
         return Identity(os.getuid(), os.getgid(), dropped=False)
     start = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:4]) % UIDS
-    for offset in range(UIDS):
-        number = FIRST_UID + (start + offset) % UIDS
+    ours = range(FIRST_UID, FIRST_UID + UIDS)
+    for number in (*([had] if had in ours else []), *ours[start:], *ours[:start]):
         if _free(number) and _claim(number):
             return Identity(number, number, dropped=True)
-    if any(_free(number) for number in range(FIRST_UID, FIRST_UID + UIDS)):
+    if any(_free(number) for number in ours):
         raise HostError(
             f"all {UIDS} user numbers for jails are in use",
             expected="one that no other run has",
