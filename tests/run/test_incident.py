@@ -308,3 +308,23 @@ def test_root_asks_other_users_supervisors_in_order_and_writes_nothing_of_theirs
     finally:
         theirs.kill()
         theirs.wait()
+
+
+@pytest.mark.req("O4")
+def test_init_writes_a_response_plan_with_what_policy_says_and_keeps_one_that_is_there(rig: Rig) -> None:
+    text = (rig.stage.repository / POLICY).read_text()
+    second = another_key(rig, "second")
+    text = text.replace("operators:\n", f'operators:\n  - name: second\n    key: "{second.public}"\n', 1)
+    rig.edit(POLICY, text + "conduct:\n  resume: {after_incident: 2}\n")
+    plan = rig.stage.repository / ".inbounds" / "INCIDENT.md"
+    done = inbounds(rig, "init", "billing", "--json")
+    assert done.returncode == 0, done.stderr
+    assert ".inbounds/INCIDENT.md" in json.loads(done.stdout)["written"]
+    written = plan.read_text()
+    assert "takes 2 signatures by: " in written
+    assert "| operator | second |" in written
+    assert "{" not in written
+    plan.write_text("ours\n")
+    again = inbounds(rig, "init", "billing", "--json")
+    assert ".inbounds/INCIDENT.md" in json.loads(again.stdout)["kept"]
+    assert plan.read_text() == "ours\n"

@@ -123,7 +123,7 @@ def _facts(made: "Incident") -> dict[str, Any]:
     ]
     return {
         "incident": made.incident,
-        "record": str(made.place / "incident.json"),
+        "record": str(made.place / "incident.json") if made.times["recorded_at_ms"] else "",
         **made.times,
         "stopped": stopped,
         "others": made.others,

@@ -99,25 +99,30 @@ def declare(
     """
     now = _now_ms()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now / 1000))
-    made = Incident(home, f"{stamp}-{secrets.token_hex(3)}", who[:WORDS_MAX], why[:WORDS_MAX], {"asked_at_ms": now})
+    times = {"asked_at_ms": now, **dict.fromkeys(("frozen_at_ms", "sealed_at_ms", "recorded_at_ms", "ended_at_ms"))}
+    made = Incident(home, f"{stamp}-{secrets.token_hex(3)}", who[:WORDS_MAX], why[:WORDS_MAX], times)
     mine = [one for one in found if one.uid == os.geteuid()]
     frozen = _freeze(made, mine)
     _terminate(made, [one for one in found if one.uid != os.geteuid()])
     # from here on the supervisors are at work: what is slow to load is loaded meanwhile
     _gather(made, mine, frozen)
+    if not made.cases and not made.others:
+        return made  # nothing runs: there is nothing to put on record
     made.times["frozen_at_ms"] = max((case.frozen_at_ms or 0 for case in made.cases), default=0) or None
     _await_seals(made, answer_s)
-    made.times["sealed_at_ms"] = max((case.tail.times.get("sealed_at_ms", 0) for case in made.cases), default=0) or None
-    made.times["recorded_at_ms"] = None
-    made.times["ended_at_ms"] = None
+    made.times["sealed_at_ms"] = _latest(made, "sealed_at_ms")
     _write(made, "sealed", first=True)
     sealed(made)
     _end_orphans(made)
     _await_ends(made)
-    made.times["ended_at_ms"] = max((case.tail.times.get("ended_at_ms", 0) for case in made.cases), default=0) or None
+    made.times["ended_at_ms"] = _latest(made, "ended_at_ms")
     digest = _write(made, "ended" if made.ok else "incomplete")
     _tell_journals(made, digest)
     return made
+
+
+def _latest(made: Incident, name: str) -> int | None:
+    return max((case.tail.times.get(name, 0) for case in made.cases), default=0) or None
 
 
 def _freeze(made: Incident, mine: Sequence[Living]) -> dict[Path, tuple[str, int]]:
