@@ -1,6 +1,7 @@
 """What the gate is told: verdicts about exactly the tree that would land, from the run that was agreed on."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ def iteration(n: int, tree: str, outcome: str, *, commit: bool) -> list[tuple[st
     made = {"n": n, "commit": tree, "tree": tree, "branch": "agent/x"}
     return [
         ("iteration.started", {"n": n}),
-        *(("verdict", {"n": n, "judge": judge, "outcome": outcome}) for judge in promotion.REQUIRED),
+        *(("verdict", {"n": n, "judge": judge, "outcome": outcome}) for judge in promotion.PROMOTING),
         ("iteration.finished", {"n": n, "tree": tree}),
         *([("commit.made", made)] if commit else []),
     ]
@@ -39,7 +40,7 @@ def test_a_verdict_opens_the_gate_for_its_own_tree_only(tmp_path: Path, monkeypa
     asked: list[Any] = []
     monkeypatch.setattr(promotion, "ask", lambda request: asked.append(request) or {"outcome": "promoted"})
     monkeypatch.setattr(promotion, "_request", lambda *facts: facts)
-    contract: Any = None
+    contract: Any = SimpleNamespace(run_id="r", operator_keys={})
     done = ("stop.decided", {"code": "DONE"})
     stale = journal(
         tmp_path / "stale", *iteration(1, BAD, "FAIL", commit=True), *iteration(2, GOOD, "PASS", commit=False), done
@@ -68,13 +69,18 @@ def test_an_approval_counts_for_its_own_run_only(rig: Rig, monkeypatch: pytest.M
     monkeypatch.setattr(authorize, "me", lambda *_: (contract.operator, rig.stage.key))
     statement = decision.approval(rig.home, ran.run_id, "")
     kept = decision.sign(rig.home, ran.run_id, statement)
-    assert decision._signatures(run_dir, contract) == (kept["signature"],)
+    only = {contract.operator: kept["signature"]}
+    assert promotion.approved(contract, promotion.standing(run_dir)) == only
     # the same record in another run's journal, and a statement that was changed after it was signed
     other = msgspec.structs.replace(
         contract, run_id=contract.run_id[:-1] + ("0" if contract.run_id[-1] != "0" else "1")
     )
-    assert decision._signatures(run_dir, other) == ()
+    assert promotion.approved(other, promotion.standing(run_dir)) == {}
     forged = {**kept, "statement": {**statement, "note": "something else"}}
     with Journal.open(run_dir / launch.JOURNAL) as writer:
         writer.append("operator.decision", forged)
-    assert decision._signatures(run_dir, contract) == (kept["signature"],)
+    assert promotion.approved(contract, promotion.standing(run_dir)) == only
+    # what was approved before a run went on is about the evidence of then
+    with Journal.open(run_dir / launch.JOURNAL) as writer:
+        writer.append("stop.decided", {"code": "DONE"})
+    assert promotion.approved(contract, promotion.standing(run_dir)) == {}

@@ -124,6 +124,49 @@ def test_the_gate_stays_shut(world, case, monkeypatch):
     assert world.tip(request["target"]) is None
 
 
+ANOMALIES = {"judge": "anomalies", "outcome": "FAIL"}
+PASSED = [{"judge": judge, "outcome": "PASS"} for judge in JUDGES]
+
+
+def odd(world, *verdicts, signatures=("-----BEGIN SSH SIGNATURE-----",), **changed):
+    """A request whose anomalies judge objected, with a signature over its tree, and what else is said."""
+    evidence = {"verdicts": [*PASSED, *verdicts], "signatures": list(signatures), **changed}
+    return world.request(
+        world.change({"a.txt": "changed\n"}), required_judges=[*JUDGES, "anomalies"], evidence=evidence
+    )
+
+
+@pytest.mark.req("H16", "H18")
+def test_a_signature_answers_anomalies_and_without_one_the_words_say_how(world):
+    code, answer = ask(odd(world, ANOMALIES, signatures=()))
+    assert (code, answer["outcome"], world.tip()) == (1, "refused", None)
+    [why] = answer["reasons"]
+    assert why.startswith("judge anomalies says FAIL; ")
+    assert why.endswith(f"inbounds approve {RUN}")
+    code, answer = ask(odd(world, ANOMALIES))
+    assert (code, answer["outcome"], answer["reasons"]) == (0, "promoted", [])
+    assert answer["commit"] == world.tip()
+
+
+UNANSWERED = {
+    "another judge's FAIL": ([ANOMALIES, {"judge": "tests", "outcome": "FAIL"}], {}, "judge tests says FAIL"),
+    "a FAIL that nobody required": ([ANOMALIES, {"judge": "bandit", "outcome": "FAIL"}], {}, "judge bandit says FAIL"),
+    "a name that is like it": ([ANOMALIES, {"judge": "anomalies.2", "outcome": "FAIL"}], {}, "judge anomalies.2 says FAIL"),
+    "anomalies in doubt": ([{"judge": "anomalies", "outcome": "INCONCLUSIVE"}], {}, "judge anomalies says INCONCLUSIVE"),
+    "anomalies silent": ([], {}, "judge anomalies has not judged"),
+    "a run that was stopped": ([ANOMALIES], {"stop_code": "STOP_ANOMALY"}, "the run ended with 'STOP_ANOMALY', not DONE"),
+}  # fmt: skip
+
+
+@pytest.mark.req("K3", "D7")
+@pytest.mark.parametrize("case", UNANSWERED)
+def test_a_signature_answers_nothing_else(world, case):
+    verdicts, changed, why = UNANSWERED[case]
+    code, answer = ask(odd(world, *verdicts, **changed))
+    assert (code, answer["outcome"], answer["reasons"]) == (1, "refused", [why])
+    assert world.tip() is None
+
+
 @pytest.mark.req("K3")
 def test_a_moved_target_means_judging_again(world):
     """Two runs from one base: the second's tree, landed as judged, would take the first's work away."""

@@ -26,14 +26,20 @@ def objections(request: Request) -> tuple[str, ...]:
     found += [f"judge {judge} has not judged" for judge in request.required_judges if judge not in judged]
     # Every verdict counts, required or not: an objection is not outvoted, and doubt never opens a gate.
     found += [
-        _objects(judge, outcome)
+        _objects(judge, outcome, request)
         for judge, outcome in request.evidence.verdicts
         if (outcome is Outcome.FAIL or (outcome is not Outcome.PASS and judge in request.required_judges))
-        and not (judge == FOR_A_PERSON and outcome is Outcome.FAIL and request.evidence.signatures)
+        and not (_for_a_person(judge, outcome) and request.evidence.signatures)
     ]
     return tuple(found)
 
 
-def _objects(judge: str, outcome: Outcome) -> str:
-    asked = "; a person who has looked may sign for this tree: inbounds approve" if judge == FOR_A_PERSON else ""
-    return f"judge {judge} says {outcome.value}{asked}"
+def _for_a_person(judge: str, outcome: Outcome) -> bool:
+    return judge == FOR_A_PERSON and outcome is Outcome.FAIL
+
+
+def _objects(judge: str, outcome: Outcome, request: Request) -> str:
+    said = f"judge {judge} says {outcome.value}"
+    if _for_a_person(judge, outcome):
+        said += f"; a person who has looked may sign for this tree: inbounds approve {request.evidence.run_id}"
+    return said

@@ -77,7 +77,7 @@ def sign(home: Home, run_id: str, statement: dict[str, Any]) -> dict[str, Any]:
 def promote(home: Home, run_id: str, target: str) -> dict[str, Any]:
     """Ask the gate; the contract files that a person tightened since are not asked again."""
     run_dir, contract = finished(home, run_id)
-    answer = promotion.promote(contract, run_dir, target, _signatures(run_dir, contract))
+    answer = promotion.promote(contract, run_dir, target)
     append(home, run_id, "promotion.decided", answer)
     return answer
 
@@ -121,22 +121,6 @@ def discard(home: Home, run_id: str, *, evidence: bool) -> dict[str, Any]:
     if not evidence and (run_dir / JOURNAL).exists():
         append(home, run_id, "work.discarded", {"bytes": freed})
     return {"run_id": run_id, "bytes": freed, "evidence": "deleted" if evidence else "kept"}
-
-
-def _signatures(run_dir: Path, contract: Contract) -> tuple[str, ...]:
-    """Approvals by an operator of exactly what would land; one of another run, commit or tree is none (K5)."""
-    found = promotion.standing(run_dir)
-    wanted = {"what": "approve", "run_id": contract.run_id, "commit": found.commit, "tree": found.tree}
-    kept: list[str] = []
-    for record in records(run_dir):
-        statement, armored = record.data.get("statement"), record.data.get("signature")
-        if record.kind != "operator.decision" or not isinstance(statement, dict) or not isinstance(armored, str):
-            continue
-        if {name: statement.get(name) for name in wanted} != wanted:
-            continue
-        if authorize.signed_by(statement, armored, contract.operator_keys, authorize.APPROVAL_NAMESPACE):
-            kept.append(armored)
-    return tuple(kept)
 
 
 def append(home: Home, run_id: str, kind: str, data: dict[str, Any]) -> None:

@@ -15,6 +15,9 @@ from typing import Any
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import HostError, RefusedError
 from inbounds.contracts.reasons import StopCode
+from inbounds.contracts.verdict import Outcome
+from inbounds.judges.anomalies import repetition
+from inbounds.run import authorize
 from inbounds.run.judging import PROMOTING
 from inbounds.run.replay import records
 from inbounds.store.store import Store
@@ -52,6 +55,7 @@ class Standing:
     """What a run's journal says of its result: the last commit and its tree, the stop, what landed.
 
     `verdicts` are the last iteration's, and `judged` the tree that they are about, "" where not all have spoken.
+    `anomalies` are the rules that keep it from landing by itself (H16-H20); `approvals` what people have stated since.
     """
 
     commit: str = ""
@@ -59,6 +63,8 @@ class Standing:
     judged: str = ""
     stop_code: str = ""
     verdicts: dict[str, str] = field(default_factory=dict)
+    anomalies: tuple[str, ...] = ()
+    approvals: list[tuple[dict[str, Any], str]] = field(default_factory=list)
     landed: dict[str, str] = field(default_factory=dict)
     head: tuple[int, str] = (0, "")
 
@@ -76,10 +82,16 @@ def standing(run_dir: Path) -> Standing:
             found.judged = str(data["tree"])
         elif record.kind == "verdict":
             found.verdicts[str(data["judge"])] = str(data["outcome"])
+            if data["judge"] == repetition.JUDGE:
+                found.anomalies = _blocking(data)
         elif record.kind == "commit.made":
             found.commit, found.tree = str(data["commit"]), str(data["tree"])
         elif record.kind == "stop.decided":
             found.stop_code = str(data["code"])
+            found.approvals.clear()  # what was stated before is about another leg's evidence
+        elif record.kind == "operator.decision":
+            if isinstance(data.get("statement"), dict) and isinstance(data.get("signature"), str):
+                found.approvals.append((data["statement"], data["signature"]))
         elif record.kind == "promotion.decided" and data["outcome"] == "promoted":
             found.landed[str(data["target"])] = str(data["commit"])
         elif record.kind == "promotion.decided" and data["outcome"] == "rolled_back":
@@ -87,15 +99,41 @@ def standing(run_dir: Path) -> Standing:
     return found
 
 
-def promote(contract: Contract, run_dir: Path, target: str, signatures: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Ask the gate to land this run's result; the answer is promotion.decided's data."""
+def _blocking(verdict: Mapping[str, Any]) -> tuple[str, ...]:
+    """The rules that fired and do more than be noted."""
+    facts = verdict.get("facts")
+    actions = facts.get("actions") if isinstance(facts, Mapping) else None
+    return tuple(sorted(r for r, a in actions.items() if a != "note")) if isinstance(actions, Mapping) else ()
+
+
+def approved(contract: Contract, found: Standing) -> dict[str, str]:
+    """Signatures by operators over exactly what would land, by name; of another run, commit or tree is none (K5)."""
+    wanted = {"what": "approve", "run_id": contract.run_id, "commit": found.commit, "tree": found.tree}
+    signed: dict[str, str] = {}
+    for statement, armored in found.approvals:
+        if {name: statement.get(name) for name in wanted} == wanted:
+            name = authorize.signed_by(statement, armored, contract.operator_keys, authorize.APPROVAL_NAMESPACE)
+            signed |= {name: armored} if name else {}
+    return signed
+
+
+def promote(contract: Contract, run_dir: Path, target: str) -> dict[str, Any]:
+    """Ask the gate to land this run's result; the answer is promotion.decided's data.
+
+    Where a signature answered anomalies, its reasons say which rules and by whom.
+    """
     found = standing(run_dir)
     if not found.commit:
         raise RefusedError("the run made no commit", where=contract.run_id, expected="a run that changed something")
     if found.stop_code == StopCode.DONE and found.tree != found.judged:
         why = "the last verdicts are about another tree than the last commit's"
         return {"outcome": "refused", "target": target, "commit": "", "old": "", "reasons": [why]}
-    return ask(_request(contract, found, "promote", target, found.commit, found.tree, signatures))
+    signed = approved(contract, found)
+    answer = ask(_request(contract, found, "promote", target, found.commit, found.tree, tuple(signed.values())))
+    if answer["outcome"] == "promoted" and found.verdicts.get(repetition.JUDGE) == Outcome.FAIL:
+        rules = ", ".join(found.anomalies)
+        answer["reasons"] = [f"anomalies ({rules}) answered for this tree by {', '.join(sorted(signed))}"]
+    return answer
 
 
 def landed(contract: Contract, run_dir: Path, target: str) -> dict[str, Any] | None:
