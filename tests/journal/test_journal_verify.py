@@ -37,7 +37,7 @@ def test_a_run_in_order_verifies(run: Path) -> None:
     assert {check.name for check in found.checks} >= {"chain", "anchors", "stop sequence", "manifest", "contract"}
 
 
-def changed(run: Path, change: Callable[[list[tuple[str, dict[str, Any]]]], None]) -> dict[str, str]:
+def changed(run: Path, change: Callable[[list[tuple[str, dict[str, Any]]]], object]) -> dict[str, str]:
     """The checks that fail for a run that really went this way (nothing tampered)."""
     data = evidence.good_run()
     change(data)
@@ -144,7 +144,7 @@ def test_commits_are_asked_of_the_caller(run: Path) -> None:
         return name != evidence.COMMIT
 
     found = verify_run(run, commit_exists=exists)
-    assert failing(found) == {"store": f"{evidence.COMMIT} is not in the store"}
+    assert failing(found) == {"store": f"object missing: {evidence.COMMIT} is not in the store"}
     assert ("/srv/store.git", evidence.TREE) in asked
 
 

@@ -50,7 +50,7 @@ def answer(name: str, faults: Sequence[Fault], fine: str) -> Check:
         return Check(name, State.HOLDS, fine)
     shown = "; ".join(fault.words for fault in faults[:SHOWN])
     more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-    return Check(name, State.FAILS, shown + more, faults[0].kind)
+    return Check(name, State.FAILS, f"{faults[0].kind}: {shown}{more}", faults[0].kind)
 
 
 class Document(NamedTuple):
