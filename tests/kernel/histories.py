@@ -86,7 +86,7 @@ def a_round(n: int, *, progress: bool, passing: bool = False, regressions: int =
     return [
         IterationStarted(n),
         usage(),
-        JailExited("coder", "exited"),
+        JailExited("coder", "exited", n),
         snapshot(n),
         *judged(tests="PASS" if passing else "FAIL"),
         finished(n, progress=progress, failing=failing, regressions=regressions),
@@ -128,7 +128,7 @@ def as_record(event: Event) -> tuple[str, dict[str, Any], str]:
 
 
 TO_WORKING: tuple[Event, ...] = (ACCEPTED, PreflightFinished(ok=True, reasons=(), failing=1), IterationStarted(1))
-TO_JUDGING: tuple[Event, ...] = (*TO_WORKING, JailExited("coder", "exited"), snapshot(1, changed=2))
+TO_JUDGING: tuple[Event, ...] = (*TO_WORKING, JailExited("coder", "exited", 1), snapshot(1, changed=2))
 PASSED: tuple[Event, ...] = judged()
 # One short honest history that leads to each phase.
 WAYS: dict[Phase, tuple[Event, ...]] = {
@@ -195,6 +195,7 @@ _BY_TYPE: dict[type[Event], st.SearchStrategy[Event]] = {
         JailExited,
         st.sampled_from(["coder", "tester"]),
         st.sampled_from(["exited", "killed", "deadline", "memory", "failed"]),
+        counts,
     ),
     SnapshotTaken: st.builds(SnapshotTaken, counts, words, st.integers(0, 12), st.integers(0, 9), st.booleans(), words),
     Judged: st.builds(
@@ -246,7 +247,7 @@ def _apt(state: State) -> st.SearchStrategy[Event]:
             return st.just(IterationStarted(n))
         case Phase.WORKING:
             pressing = [usage(calls=5), ModelRefused("spent", "turns"), Recovered(0, 0, 0)]
-            ended = JailExited("coder", "exited")
+            ended = JailExited("coder", "exited", n)
             return st.one_of(st.just(ended), st.just(usage(spent=nearly)), st.sampled_from(pressing), amended)
         case Phase.SNAPSHOT:
             return st.just(snapshot(n))

@@ -261,7 +261,7 @@ STOPS: dict[StopCode, tuple[Event, ...]] = {
     StopCode.STOP_PREFLIGHT_FAILED: (ACCEPTED, PreflightFinished(ok=False, reasons=("no Landlock",), failing=0)),
     StopCode.STOP_HOST_FAILED: (*TO_WORKING, Failed("supervisor", "died")),
     StopCode.STOP_GATEWAY_FAILED: (*TO_WORKING, Failed("gateway", "died")),
-    StopCode.STOP_AGENT_FAILED: (*TO_WORKING, JailExited("coder", "failed")),
+    StopCode.STOP_AGENT_FAILED: (*TO_WORKING, JailExited("coder", "failed", 1)),
     StopCode.STOP_OPERATOR: (*TO_WORKING, OperatorStopped("ana", "lunch", incident=False)),
     StopCode.STOP_COVERAGE_REGRESSED: (*TO_JUDGING, Judged("coverage", "FAIL", "", ("coverage.total",))),
     StopCode.STOP_ANOMALY: (*TO_JUDGING, Judged("anomalies", "FAIL", "", ("anomaly.binary",))),
@@ -419,7 +419,7 @@ def test_model_turns_of_one_iteration_halt_the_agent_once() -> None:
     assert [type(e) for e in effects[-1:]] == [fx.HaltAgent]
     assert sum(isinstance(e, fx.HaltAgent) for e in effects) == 1
     assert state.phase is Phase.WORKING  # what stands is judged
-    state, effects = drive([JailExited("coder", "killed")], state)
+    state, effects = drive([JailExited("coder", "killed", 1)], state)
     assert effects == [fx.TakeSnapshot(1)]
 
 
@@ -503,7 +503,7 @@ def test_waiting_that_we_impose_is_no_denial(reason: str) -> None:
 def _long_history() -> list[Event]:
     """One run of as many events: rounds of thirty, with what a busy agent causes."""
     draw = random.Random(7)
-    noise: list[Event] = [usage(), Tick(), Denial("name", "x", sensitive=False), JailExited("tester", "exited")]
+    noise: list[Event] = [usage(), Tick(), Denial("name", "x", sensitive=False), JailExited("tester", "exited", 1)]
     limits = replace(CEILING, iterations=10_000, no_progress=10_000, denials=10**9)
     history: list[Event] = [replace(ACCEPTED, limits=limits), TO_WORKING[1]]
     for n in range(1, limits.iterations):

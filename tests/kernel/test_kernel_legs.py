@@ -342,7 +342,7 @@ def test_a_recovered_agent_that_left_nothing_has_not_failed_by_itself() -> None:
     state, effects = drive([*TO_WORKING, *nothing])
     assert (state.phase, code_of(effects)) == (Phase.STARTING, None)
     # the positive control: the same without a death
-    _, effects = drive([*TO_WORKING, JailExited("coder", "exited"), *nothing[2:]])
+    _, effects = drive([*TO_WORKING, JailExited("coder", "exited", 1), *nothing[2:]])
     assert code_of(effects) is StopCode.STOP_AGENT_FAILED
 
 
@@ -533,6 +533,6 @@ def test_a_leg_asks_no_more_about_what_was_signed_unless_limits_change() -> None
     ("rule", "code"), [("secrets.key", StopCode.STOP_SECRET_EXPOSURE), ("scope.x", StopCode.STOP_SCOPE_EXCEEDED)]
 )
 def test_a_grave_finding_in_a_later_leg_stops_like_in_the_first(rule: str, code: StopCode) -> None:
-    again: list[Event] = [Reauthorized("h1", BOTH), OPENED, IterationStarted(2), JailExited("coder", "exited")]
+    again: list[Event] = [Reauthorized("h1", BOTH), OPENED, IterationStarted(2), JailExited("coder", "exited", 2)]
     _, effects = drive([*again, snapshot(2), Judged("scope", "FAIL", "", (rule,))], over())
     assert code_of(effects) is code

@@ -55,7 +55,7 @@ class World:
             self.loop.post("preflight.finished", {"ok": True, "reasons": [], "failing": 1})
         elif isinstance(effect, fx.StartIteration):
             self.loop.record("iteration.started", {"n": effect.n})
-            self.loop.post("jail.exited", {"role": "coder", "reason": "exited"})
+            self.loop.post("jail.exited", {"role": "coder", "reason": "exited", "n": effect.n})
         elif isinstance(effect, fx.TakeSnapshot):
             tree = {"tree": f"t{effect.n}", "changed": 1, "iteration_changed": 1, "complete": True, "why": ""}
             self.loop.post("snapshot.taken", {"n": effect.n, **tree})
@@ -392,7 +392,7 @@ def _said(run: Run, kind: str) -> list[tuple[str, bool]]:
             heard.append(("", kind in run.kinds()))
         except HostError as fault:
             heard.append((str(fault), kind in run.kinds()))
-        run.loop.post("jail.exited", {"role": "coder", "reason": "exited"})
+        run.loop.post("jail.exited", {"role": "coder", "reason": "exited", "n": 1})
 
     def start(_: Effect) -> None:
         threading.Thread(target=speak, daemon=True).start()

@@ -94,7 +94,7 @@ class Life:
         self.sim, self.rng, self.world = sim, sim.rng, sim.world
         self.alive, self.watching = True, False
         self.clock = Clock(sim.time.wall_ns, sim.time.boot_ns)
-        journal = Journal.open(sim.place / JOURNAL)
+        journal = Journal.open(sim.place / JOURNAL, signer=sim.signer)
         sim.witness.rebuild()
         replayed = replay.replay(replay.records(sim.place))
         sim.witness.replayed(replayed.state)

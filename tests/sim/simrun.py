@@ -14,7 +14,9 @@ from random import Random
 from inbounds.contracts.conduct import Conduct
 from inbounds.contracts.errors import InboundsError, RefusedError
 from inbounds.contracts.limits import DEFAULT, Limits
+from inbounds.contracts.reasons import StopCode
 from inbounds.journal import writer
+from inbounds.journal.signing import Signer
 from inbounds.journal.writer import Journal
 from inbounds.kernel.state import Phase, State
 from inbounds.run import authorize
@@ -32,6 +34,8 @@ from simworld import Witnessed, World
 EPOCH_MS = 1_700_000_000_000
 LIVES_MAX = 40  # faults end before, so that a run which needs more goes round in circles
 CALM_AFTER = 12
+SIGNED = 0.25  # a signature takes longer than everything else that a record takes
+SIGNER = Signer(bytes(range(32)))
 LIMITS_MS = (20_000, 600_000, 3_600_000, 86_400_000, 4_838_400_000)
 
 
@@ -81,12 +85,34 @@ class Sim:
         noise = rng.choice((0.0, 0.0, 0.004, 0.02))
         self.faults = Faults(rng, crash, 0.35, noise, rng.choice((0.0, 0.0, 0.01, 0.04)), rng.randint(1, 8))
         self.busy = rng.random() < 0.6  # whether people and clocks do anything at all
+        self.theme = rng.choice(("", "", "", "", "", "", "", "clocks", "legs", "disks"))
+        self._themed(rng)
         self._down_ms, self._clock_set = 0, False
         self.disk = Disk(rng, place, self.faults.point, lambda: self.witness.at_sync())
+        self.signer = SIGNER if rng.random() < SIGNED else None
         self.witness = Witness(self)
         heard = Witnessed(self.witness.executes, self.witness.admitted, self.witness.landed)
         self.world = World(rng, self.time, self.schedule, Trees(rng.randint(1, 4)), heard)
         self.life: Life | None = None
+
+    def _themed(self, rng: Random) -> None:
+        """Some runs keep to one kind of trouble, for what takes two faults in a row."""
+        if not self.theme:
+            return
+        self.faults.raise_p = self.faults.event_p = self.preflight_p = 0.0
+        self.faults.crash_p, self.faults.crashes_left = rng.choice((0.01, 0.03)), 6
+        self.agreed = self.people.agreed = Agreed(replace(self.agreed.conduct, recovery="continue"))
+        self.busy = True
+        match self.theme:
+            case "clocks":
+                self._kinds = ["hanging", "stuck"]
+            case "legs":
+                self._kinds = ["honest", "noisy", "honest"]
+                quarantine = tuple(code.value for code in StopCode if code is not StopCode.DONE)
+                conduct = replace(self.agreed.conduct, resume_by=(), resume_approvals=1, quarantine=quarantine)
+                self.agreed = self.people.agreed = Agreed(conduct)
+            case _:
+                self._kinds = ["honest", "hanging"]
 
     def note(self, line: str) -> None:
         """For whoever follows."""
@@ -116,6 +142,10 @@ class Sim:
         rng, span = self.rng, max(10, self.unit_ms * self.rng.choice((4, 20, 60)))
         if not self.busy or over and rng.random() < 0.7:
             return []
+        if self.theme == "clocks":
+            return []
+        if self.theme == "disks":
+            return [(1 + rng.randrange(self.unit_ms * 8), self._fill_disk)]
         acts = (
             self._ask_stop, self._ask_stop, self._amend, self._amend, self._amend, self._signal, self._tamper, self._suspend,
             self._set_clock, self._set_clock, self._fill_disk, self._fill_disk, self._fill_workspace, self._gateway_dies,
@@ -156,11 +186,14 @@ class Sim:
         self._did("clock set")
         self._clock_set = True
         by = self.rng.choice((3_600_000, 86_400_000, 31 * 86_400_000))
-        self.time.wall_off_ms += by if self.rng.random() < 0.4 else -by
+        self.time.wall_off_ms += by if self.rng.random() < 0.25 else -by
 
     def _fill_disk(self) -> None:
         self._did("disk full")
         self.disk.room = self.rng.choice((0, 10, 3_000))
+        if self.rng.random() < 0.4:  # a host in trouble has more than one
+            self.faults.crash_p = max(self.faults.crash_p, 0.05)
+            self.faults.crashes_left += 1
         if self.rng.random() < 0.5:
             self.schedule.after(1 + self.rng.randrange(self.unit_ms * 20), self._free)
 
@@ -254,13 +287,13 @@ class Sim:
             self.disk.release()
             self.world.supervisor_dies(at_once=True)
         self.life = None
-        before = self.time.ms
+        before = min(self.time.ms, max(self.witness.last_ms, self.witness.born_ms) or self.time.ms)
         if power:
             if not self.disk.lose_power():
                 self.witness.forget()
             self.time.booted_ms = self.time.ms
         self.schedule.pass_to(self.time.ms + 100)
-        if self.busy and self.rng.random() < 0.2:
+        if self.busy and self.rng.random() < (1.0 if self.theme == "clocks" else 0.4):
             self._set_clock()
         down = self.rng.choice((100, 5_000, 3_600_000, self.limits.wall_clock_ms // 2))
         self.schedule.pass_to(self.time.ms + down)
@@ -291,7 +324,7 @@ class Sim:
 
     def _wants_more(self) -> bool:
         """Whether somebody tries to take the stopped run up again; what they sign is kept in the journal first."""
-        if self.tally.resumes >= 3 or self.rng.random() > 0.35 or not self.faults.armed:
+        if self.tally.resumes >= 3 or self.rng.random() > (0.9 if self.theme == "legs" else 0.35) or not self.faults.armed:
             return False
         self.tally.resumes += 1
         self._free()
@@ -301,7 +334,7 @@ class Sim:
             return False
         armed, self.faults.armed = self.faults.armed, False
         try:
-            with Journal.open(self.place / "journal.jsonl") as journal:
+            with Journal.open(self.place / "journal.jsonl", signer=self.signer) as journal:
                 self.witness.rebuild()
                 self.people.resume(stops, lambda data: journal.append("operator.decision", data, sync=True) and None)
                 if self.rng.random() < 0.5:

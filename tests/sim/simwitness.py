@@ -30,6 +30,7 @@ class Witness:
         self._raw, self._file = b"", -1
         self.coder_n = -1
         self.born_ms = 0
+        self.last_ms = 0
         self.state = State()
         self.effects: dict[int, tuple[Effect, ...]] = {}
         self.done: set[tuple[int, int]] = set()
@@ -39,6 +40,7 @@ class Witness:
         self.tokens = self.tool_calls = self.spent = self.denials = 0
         self.begun = -1
         self.unwritten = 0
+        self.scarred = False  # a record of this leg could not be written, in this life or before
 
     # -- the journal
 
@@ -64,6 +66,7 @@ class Witness:
 
     def _take(self, record: Record) -> None:
         self.records.append(record)
+        self.last_ms = self.sim.time.ms
         before = self.state
         event = read(record.kind, record.data, record.hash)
         self.state, effects = kernel.decide(before, event, record.at_ms) if event else (before, ())
@@ -96,7 +99,7 @@ class Witness:
             self.closed = True
         elif before.phase is Phase.FINISHED is not self.state.phase:
             self.stopped = self.closed = False
-            self.denials = 0
+            self.scarred, self.denials = False, 0
             self.restored = self.state.checkpoint or "base"
         if before.phase is Phase.NEW is not self.state.phase:
             self.begun = self.sim.time.ms
@@ -107,6 +110,7 @@ class Witness:
             content = file.read()
         inv.nothing_durable_is_lost(self._raw, content)
         self.at_sync()
+        self.scarred = self.scarred or self.faulty()
         self.done.clear()
         self.unwritten = self.sim.disk.failures
         self.coder_n = self.told = -1
@@ -178,7 +182,8 @@ class Witness:
         """The supervisor ended by itself."""
         if not self.faulty():
             inv.the_end_is_recorded(self, code)
-            inv.the_stop_is_in_order(self)
+            if not self.scarred:
+                inv.the_stop_is_in_order(self)
 
     def last(self, kind: str) -> dict[str, Any] | None:
         """The data of the last durable record of a kind."""

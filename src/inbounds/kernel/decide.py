@@ -394,7 +394,7 @@ def _count_denial(state: State, last: str) -> Step:
 
 
 def _exited(state: State, event: JailExited) -> Step:
-    if state.phase is not Phase.WORKING or event.role != "coder":
+    if state.phase is not Phase.WORKING or event.role != "coder" or event.n != state.n:
         return state, ()
     if event.reason == "memory":
         return _stop(state, StopCode.STOP_RESOURCES_EXCEEDED, "the agent's processes went over the memory ceiling")

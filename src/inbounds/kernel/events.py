@@ -75,11 +75,12 @@ class Denial:
 
 @dataclass(frozen=True, slots=True)
 class JailExited:
-    """A jail ended; only the coder's moves the run on."""
+    """A jail ended; only the coder's of this very iteration moves the run on."""
 
     KIND = "jail.exited"
     role: str
     reason: str
+    n: int
 
 
 @dataclass(frozen=True, slots=True)
