@@ -81,6 +81,7 @@ def _incident(home: "Home", name: str, why: str, *, here: bool, as_json: bool) -
     # Nothing is loaded before the freeze that it does not need: what comes later loads while supervisors work.
     from inbounds.run import incident, living
 
+    living.hurry()
     found = [one for one in living.supervisors() if not (here and incident.elsewhere(home, one))]
     made = incident.declare(home, who=name, why=why, found=found, sealed=_say_nothing if as_json else _sealed)
     if as_json:
