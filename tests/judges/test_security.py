@@ -1,5 +1,6 @@
 import base64
 import hashlib
+import importlib.metadata
 import json
 import os
 from collections.abc import Callable
@@ -190,6 +191,21 @@ def test_a_grave_finding_on_a_new_line_fails(review: Callable[..., Verdict]) -> 
     assert verdict.outcome is Outcome.FAIL, verdict
     grave = verdict.findings[0]
     assert (grave.rule, grave.path, grave.line) == ("bandit.B602", "src/a.py", 4)
+    assert verdict.facts["version"] == importlib.metadata.version("bandit")
+
+
+@pytest.mark.req("H8")
+def test_the_scanners_version_is_its_own_word(review: Callable[..., Verdict]) -> None:
+    blocks = added("a.py", None, b"x = 1\n")
+    clean = {"results": [], "errors": [], "metrics": {"/work/a.py": {}}}
+    outputs = {bandit.OUTPUT: json.dumps(clean).encode()}
+    for said, kept in ((b"1.2.3\n", {"version": "1.2.3"}), (b"", {}), (b"9" * 500, {"version": "9" * 80})):
+        result = JobResult("exited", 0, 0, b"", b"", {**outputs, bandit.VERSION: said}, 1)
+        verdict = bandit.judge(blocks, result)
+        assert verdict.outcome is Outcome.PASS
+        assert {key: value for key, value in verdict.facts.items() if key == "version"} == kept
+    assert "version" not in bandit.judge(blocks, JobResult("exited", 0, 0, b"", b"", outputs, 1)).facts
+    assert "version" not in review({"a.txt": (None, "x\n")}).facts  # nothing was run
 
 
 def test_what_was_there_before_does_not_count(review: Callable[..., Verdict]) -> None:

@@ -1,10 +1,12 @@
 import json
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +51,23 @@ def test_an_honest_fix_turns_the_acceptance_test_green(tree: Tree, read_tests: R
     assert after.facts["newly_passing"] == ["tests/test_accept.py::test_add"]
     assert after.facts["passing"] == 4
     assert after.facts["canaries"] == 2
+    assert after.facts["version"] == f"pytest {pytest.__version__} on Python {platform.python_version()}"
     json.dumps(after.as_json())
+
+
+@pytest.mark.req("H8")
+def test_the_first_word_on_the_runners_version_counts_and_none_is_none() -> None:
+    def said(*lines: dict[str, Any]) -> str:
+        raw = b"".join(json.dumps(line).encode() + b"\n" for line in (*lines, {"end": 0}))
+        result = JobResult("exited", 0, 0, b"", b"", {"x.xml": b"<testsuite/>", "w": raw}, 1)
+        return report.read_witnessed(result, "x.xml", "w", ()).version
+
+    assert said({"start": "8.1", "python": "3.11.2"}, {"start": "9.9", "python": "4"}) == "pytest 8.1 on Python 3.11.2"
+    assert said() == said({"start": 8}) == ""
+    assert len(said({"start": "8" * 1_000})) == report.VERSION_CHARS_MAX
+    plain = tests.Suite(("t::a",), runner="junit", command=("x",))
+    reading = report.Reading(report.TestReport({"t::a": "passed"}))
+    assert "version" not in tests.judge(plain, reading, tests.Baseline()).facts
 
 
 @pytest.mark.req("M1")

@@ -18,6 +18,8 @@ from inbounds.judges.toolbox import Toolbox
 
 JUDGE = "bandit"
 OUTPUT = "bandit.json"
+VERSION = "bandit.version"
+VERSION_CHARS_MAX = 80
 FILES_MAX = 2_000  # as arguments; a plan that changes more Python files than that is no plan
 FINDINGS_MAX = 200
 _CLEAN, _FOUND = 0, 1  # bandit's exit codes; anything else is an error
@@ -47,7 +49,11 @@ def plan(added: Sequence[Added], tools: Toolbox, tree: str) -> Job | None:
         "-o",
         f"{OUT}/{OUTPUT}",
     ]
-    spec = {"sys_path": list(tools.sys_path), "args": [*args, *[f"{WORK}/{path}" for path in files]]}
+    spec = {
+        "sys_path": list(tools.sys_path),
+        "args": [*args, *[f"{WORK}/{path}" for path in files]],
+        "version_out": f"{OUT}/{VERSION}",
+    }
     source = importlib.resources.files("inbounds.judges").joinpath("bandit_scan.py").read_bytes()
     return Job(
         judge=JUDGE,
@@ -55,7 +61,7 @@ def plan(added: Sequence[Added], tools: Toolbox, tree: str) -> Job | None:
         argv=(tools.python, "-I", "-B", f"{JOB}/bandit_scan.py", f"{JOB}/spec.json"),
         tree=tree,
         files={"bandit_scan.py": source, "bandit.ini": b"[bandit]\n", "spec.json": json.dumps(spec).encode()},
-        outputs=(OUTPUT,),
+        outputs=(OUTPUT, VERSION),
         deadline_ms=300_000,
     )
 
@@ -64,7 +70,7 @@ def judge(added: Sequence[Added], result: JobResult | None, *, work: str = WORK)
     """FAIL on a finding of high severity and high confidence on a new line; lesser ones are listed and do not fail.
 
     `result` is None only where `plan` was; `work` is the root that the job saw. facts: files, new_findings,
-    old_findings, errors.
+    old_findings, errors, version (as the scanner said itself; absent where it said none).
     """
     files = scanned(added)
     if not files:
@@ -88,6 +94,7 @@ def judge(added: Sequence[Added], result: JobResult | None, *, work: str = WORK)
         new_lines.setdefault(block.path, set()).update(block.lines)
     fresh = [finding for path, finding, lines in hits if lines & new_lines.get(path, set())]
     facts = {
+        **_version(result),
         "files": len(files),
         "new_findings": len(fresh),
         "old_findings": len(hits) - len(fresh),
@@ -105,6 +112,11 @@ def judge(added: Sequence[Added], result: JobResult | None, *, work: str = WORK)
         return Verdict(JUDGE, Outcome.INCONCLUSIVE, summary, tuple(fresh[:FINDINGS_MAX]), facts)
     summary = f"{len(files)} Python file(s), {len(fresh)} minor finding(s) on new lines"
     return Verdict(JUDGE, Outcome.PASS, summary, tuple(fresh[:FINDINGS_MAX]), facts)
+
+
+def _version(result: JobResult) -> dict[str, str]:
+    said = result.outputs.get(VERSION, b"")[:VERSION_CHARS_MAX].decode("utf-8", "replace").strip()
+    return {"version": shown(said)} if said else {}
 
 
 def _unclear(why: str, files: int) -> Verdict:

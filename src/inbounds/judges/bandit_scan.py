@@ -13,8 +13,11 @@ def main(spec_path: str) -> int:
         spec = json.load(stream)
     sys.path[:0] = spec["sys_path"]
     sys.argv[:] = ["bandit", *spec["args"]]
+    from bandit import __version__
     from bandit.cli.main import main as bandit
 
+    with open(spec["version_out"], "x", encoding="utf-8") as stream:
+        stream.write(__version__)
     return int(bandit() or 0)
 
 

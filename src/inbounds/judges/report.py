@@ -16,6 +16,7 @@ from inbounds.judges import junit
 from inbounds.judges.scope import shown
 
 LINES_MAX = 1_000_000  # three phases per test, and 200,000 tests at most
+VERSION_CHARS_MAX = 80  # "pytest 9.0.1 on Python 3.11.2" has 30
 NAMED_MAX = 5  # examples named in one message
 EXIT_OK, EXIT_TESTS_FAILED, EXIT_INTERRUPTED = 0, 1, 2  # pytest's; 3 to 5 mean that nothing was tested
 _NOT_XML = re.compile("[^\t\n\r\u0020-\u007e\u0080-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -43,11 +44,15 @@ class TestReport:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A report, or None with `problem` in words; any finding in here means that the evidence can't be trusted."""
+    """A report, or None with `problem` in words; any finding in here means that the evidence can't be trusted.
+
+    `version` is what the runner said that it is, "" where it said nothing.
+    """
 
     report: TestReport | None
     problem: str = ""
     findings: tuple[Finding, ...] = ()
+    version: str = ""
 
 
 def unreadable(problem: str) -> Reading:
@@ -110,7 +115,7 @@ def read_witnessed(result: JobResult, junit_name: str, witness_name: str, first:
     outcomes = {name: outcome for name, outcome in seen.outcomes.items() if name not in seen.canaries}
     duration = sum(case.duration_ms for case in cases)
     report = TestReport(outcomes, frozenset(seen.marked), frozenset(seen.broken), len(seen.canaries), duration)
-    return Reading(report, findings[0].message if findings else "", tuple(findings))
+    return Reading(report, findings[0].message if findings else "", tuple(findings), seen.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,7 @@ class _Seen:
     broken: set[str]
     canaries: set[str]
     end: int | None
+    version: str
 
     @classmethod
     def parse(cls, data: bytes) -> "_Seen":
@@ -130,6 +136,7 @@ class _Seen:
         broken: set[str] = set()
         canaries: set[str] = set()
         end: int | None = None
+        version = ""
         for line in _lines(data):
             if isinstance(line.get("id"), str):
                 name = shown(line["id"][: junit.ID_CHARS_MAX])
@@ -142,7 +149,9 @@ class _Seen:
                 canaries.add(shown(line["canary"][: junit.ID_CHARS_MAX]))
             elif isinstance(line.get("end"), int):
                 end = line["end"]
-        return cls(outcomes, marked, broken, canaries, end)
+            elif isinstance(line.get("start"), str) and not version:  # the first line is before any code of the tree
+                version = shown(f"pytest {line['start']} on Python {line.get('python')}"[:VERSION_CHARS_MAX])
+        return cls(outcomes, marked, broken, canaries, end, version)
 
 
 def _lines(data: bytes) -> Iterator[dict[str, Any]]:

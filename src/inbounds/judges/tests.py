@@ -119,7 +119,8 @@ def judge(suite: Suite, reading: Reading, baseline: Baseline) -> Verdict:
     """PASS: nothing fails but what was known to, every expected test is there and every acceptance test passes.
 
     INCONCLUSIVE: no report, or one that contradicts itself. facts: failing, failing_count, passing, acceptance_failing,
-    acceptance_passing, missing, newly_passing, known_failing (still so), skipped_now, tests, runner, guarantee.
+    acceptance_passing, missing, newly_passing, known_failing (still so), skipped_now, tests, runner, guarantee,
+    version (of the runner, in its own words; absent where it says none, as a JUnit file does).
     """
     standing = _stand(suite, reading.report, baseline)
     facts = standing.facts(suite, reading, baseline)
@@ -167,6 +168,7 @@ class _Standing:
             "canaries": reading.report.canaries if reading.report else 0,
             "duration_ms": reading.report.duration_ms if reading.report else 0,
             "runner": suite.runner,
+            **({"version": reading.version} if reading.version else {}),
             "guarantee": "none" if reading.findings else WITNESSED if suite.runner == "pytest" else PLAIN,
         }
 

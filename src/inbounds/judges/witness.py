@@ -34,6 +34,7 @@ class Witness:
         self._out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._nonce = nonce
         self._first = set(modules_first)
+        self._say(start=pytest.__version__, python=sys.version.split()[0])  # before any code of the repository runs
 
     def _say(self, **line: Any) -> None:
         os.write(self._out, json.dumps(line).encode("utf-8", "backslashreplace") + b"\n")
@@ -44,7 +45,6 @@ class Witness:
         for option, value in (("numprocesses", 0), ("dist", "no"), ("tx", [])):
             if hasattr(config.option, option):
                 setattr(config.option, option, value)
-        self._say(start=pytest.__version__, python=sys.version.split()[0])
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)  # the old form: projects pin pytest 6 and 7
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Any:
