@@ -34,6 +34,7 @@ from crashrig import (  # noqa: E402 - as above
     NotPassedError,
     Point,
     Row,
+    Untouched,
 )
 
 from inbounds.run.home import open_home  # noqa: E402 - as above
@@ -49,20 +50,26 @@ def jobs(crashes: Crashes) -> list[Job]:
         points = crashrig.chosen(known.points if scene is HONEST else known.stopping)
         dies = partial(crashrig.supervisor_dies, crashes, scene, known)
         found += [(scene.name, "supervisor", at.name, partial(dies, at)) for at in points]
-        if scene is not HONEST:
-            continue
-        for at, late in crashrig.twice(known):
-            found.append((scene.name, "supervisor", f"{at.name} then {late.name}", partial(dies, at, late)))
-        effects = [at for at in known.metered if at.kind == "effect"]
-        records = [at for at in known.metered if at.kind == "record" and at.moment == "behind"]
-        child = partial(crashrig.child_dies, crashes, known)
-        for at in effects + records:
-            found.append((scene.name, "gateway", at.name, partial(child, "gateway", at, GATEWAY)))
-        for at in effects:
-            found.append((scene.name, "broker", at.name, partial(child, "broker", at, HOST)))
-        found.append((scene.name, "gateway", SETTLEMENT, partial(crashrig.settlement_is_lost, crashes, known)))
-        for name, seed in TORN:
-            found.append((scene.name, "power", name, partial(dies, Point(name), torn=seed)))
+        if scene is HONEST:
+            found += _others(crashes, known, points)
+    return found
+
+
+def _others(crashes: Crashes, known: Untouched, points: list[Point]) -> list[Job]:
+    """Two deaths, those of gateway and broker, and losses of power: all in the honest run."""
+    found: list[Job] = []
+    dies = partial(crashrig.supervisor_dies, crashes, HONEST, known)
+    child = partial(crashrig.child_dies, crashes, known)
+    living = [at for at in points if at in known.metered]
+    effects = [at for at in living if at.kind == "effect"]
+    records = [at for at in living if at.kind == "record" and at.moment == "behind"]
+    found += [(HONEST.name, "gateway", at.name, partial(child, "gateway", at, GATEWAY)) for at in effects + records]
+    found += [(HONEST.name, "broker", at.name, partial(child, "broker", at, HOST)) for at in effects[::2]]
+    found.append((HONEST.name, "gateway", SETTLEMENT, partial(crashrig.settlement_is_lost, crashes, known)))
+    for at, late in crashrig.twice(known):
+        found.append((HONEST.name, "supervisor", f"{at.name} then {late.name}", partial(dies, at, late)))
+    for name, seed in TORN:
+        found.append((HONEST.name, "power", name, partial(dies, Point(name), torn=seed)))
     return found
 
 
@@ -72,7 +79,6 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--only", default="")
-    parser.add_argument("--skip", default="\0")
     parser.add_argument("--together", type=int, default=2)
     asked = parser.parse_args()
     rows: list[Row] = []
@@ -85,7 +91,7 @@ def main() -> int:
         (Path(made) / "home").mkdir()
         crashes = Crashes(open_home(Path(made) / "home"), Path(made))
         todo = [job for job in jobs(crashes) if job[:3] not in known and asked.only in " ".join(job[:3])]
-        todo = [job for job in todo if asked.skip not in " ".join(job[:3])]
+        todo.sort(key=lambda job: job[2].startswith("inside"))  # what most depends on comes first
         print(f"{len(todo)} deaths", flush=True)
         lock = threading.Lock()
 

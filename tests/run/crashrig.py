@@ -51,6 +51,8 @@ sys.exit(main())
 SETTLEMENT = "between a reply and its settlement"
 # Records that nobody waits for: what stands in the middle of one is what a loss of power can leave.
 TORN = (("record gateway.started#1 behind", 17), ("record jail.started#3 behind", 211))
+# Records that lead to nothing by themselves, but for the last of their kind.
+REPORTS = frozenset({"verdict", "jail.started", "jail.exited", "model.usage", "agent.said"})
 DONE, HOST, GATEWAY = "DONE", "STOP_HOST_FAILED", "STOP_GATEWAY_FAILED"
 
 
@@ -127,8 +129,9 @@ class Untouched:
 
     @property
     def stopping(self) -> tuple[Point, ...]:
-        """The boundaries of the stop: from the first of its effects on."""
-        return self.since("effect CloseDoors#1 before")
+        """The boundaries of the stop, from the first of its effects on; inside, of the disposal: the rest is alike."""
+        stop = self.since("effect CloseDoors#1 before")
+        return tuple(point for point in stop if point.kind != "inside" or "Dispose#1" in point.name)
 
     @property
     def metered(self) -> tuple[Point, ...]:
@@ -138,11 +141,20 @@ class Untouched:
 
 
 def chosen(points: Sequence[Point]) -> list[Point]:
-    """All effects and records, and of the changes inside each effect some of each kind: early, in the middle, late."""
+    """All effects before and behind, and all records; of what nobody waits for, one moment each, in turns.
+
+    Of the changes inside an effect's first time, of each kind an early one, one in the middle, and a late one.
+    """
     groups: dict[str, list[Point]] = {}
     for point in points:
-        group = point.name.partition("#")[0] + point.name.rpartition("#")[0] + point.moment
-        groups.setdefault(group if point.kind == "inside" else point.name, []).append(point)
+        number = int(point.what.partition("#")[2].split(" ")[0].partition("#")[0] or 1)
+        if point.kind == "record" and point.what.split(" ")[1].partition("#")[0] in REPORTS:
+            if point.moment == ("before", "behind")[number % 2]:
+                groups[point.name] = [point]
+        elif point.kind != "inside":
+            groups[point.name] = [point]
+        elif number == 1 or point.what.startswith("inside append"):
+            groups.setdefault(point.name.rpartition("#")[0] + point.moment, []).append(point)
     found: list[Point] = []
     for members in groups.values():
         last = len(members) - 1
