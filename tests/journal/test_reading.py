@@ -49,7 +49,8 @@ def written(path: Path, steps: list[tuple[str, dict[str, Any]]], start: int = ev
 def test_shapes_read_what_the_decoder_reads(tmp_path: Path, steps: Any, times: int, start: int) -> None:
     path = tmp_path / "journal.jsonl"
     made = written(path, steps * times, start)
-    contents, found = Contents(frozenset(KINDS)), []
+    contents = Contents(frozenset(KINDS))
+    found: list[chain.Record | Columns] = []
     for lines in blocks(path):
         found += contents.read(lines)
     assert found == made
@@ -105,7 +106,7 @@ def test_columns_count_what_single_records_count(tmp_path: Path, seed: int) -> N
         steps.append(first)
         for _ in range(60):
             usage = evidence.usage(rng.randrange(10**6), n, rng.randrange(900))
-            odd = rng.choice(
+            odd: dict[str, Any] = rng.choice(
                 [{}, {}, {}, {"model": "other"}, {"state": "unknown"}, {"state": "settled"}, {"host": "b.example"},
                  {"cost_micro_usd": -5}, {"tool_calls": "three"}, {"model": 7}, {"spent_micro_usd": None}]
             )  # fmt: skip
