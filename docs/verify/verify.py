@@ -22,10 +22,12 @@ MEMBERS = ["at_ms", "data", "hash", "kind", "prev", "seq"]
 STEPS = ["lease_closed", "frozen", "persisted", "killed", "disposed"]
 ENDS = {"kept": "keep", "reverted": "revert", "quarantined": "quarantine"}
 STARTS = {"iteration.started", "gateway.started", "broker.started", "run.recovered"}
-AFTER_END = set(
-    "promotion.decided operator.decision contract.amended amendment.refused incident.recorded "
-    "notice.sent verdict jail.started jail.exited work.discarded journal.recovered journal.migrated "
-    "journal.clock_set_back journal.checkpoint".split()
+JUDGES = {"tester", "reviewer", "security"}
+AFTER_END = {  # people, the gate and the journal's own
+    "promotion.decided", "operator.decision", "contract.amended", "amendment.refused", "incident.recorded",
+    "notice.sent", "verdict", "jail.started", "jail.exited", "work.discarded", "journal.recovered",
+    "journal.migrated", "journal.clock_set_back", "journal.checkpoint",
+}  # fmt: skip
 )
 
 
@@ -158,7 +160,7 @@ def legs(records, wrong):
             if step in ENDS and stop and ENDS[step] != stop["data"].get("disposal"):
                 wrong("stop sequence", "stop out of order", f"record {r['seq']}: {step}")
             done.append("disposed" if step in ENDS else step)
-        elif stop and (kind in STARTS or (kind == "jail.started" and data.get("role") in ("coder", None))):
+        elif stop and (kind in STARTS or (kind == "jail.started" and data.get("role") not in JUDGES)):
             wrong("stop sequence", "after the stop", f"record {r['seq']}: {kind}")
         elif closed is not None and kind in ("tool.called", "model.usage") and data.get("outcome") != "refused":
             if data.get("began_at_ms", r["at_ms"] - data.get("ms", -1)) > closed:

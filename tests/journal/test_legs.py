@@ -1,5 +1,6 @@
 """Legs and people: a stopped run goes on only by what people signed, bound to that stop; each forgery has its name."""
 
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,10 @@ from typing import Any
 import evidence
 import pytest
 from evidence import DANA, STRANGER
-from test_tamper import kinds, second
+from test_tamper import DOCS, kinds, second
 
 from inbounds.contracts.canonical import canonical
-from inbounds.journal import armour, people, sshsig
+from inbounds.journal import armour, people, sequence, sshsig
 from inbounds.journal.chain import Record
 from inbounds.journal.checks import State
 from inbounds.journal.verify import verify_run
@@ -174,6 +175,16 @@ def test_what_nobody_signed_does_not_let_a_run_go_on(
     code, said = second(run)
     assert code == 1
     assert kind in said.values() or (kind, set(said)) == ("bad signature", {"signatures"}), said
+
+
+def test_both_verifiers_know_the_same_kinds() -> None:
+    """What may stand after an end, what a stop is made of: written twice, so compared here."""
+    second_one = runpy.run_path(str(DOCS / "verify.py"))
+    assert second_one["AFTER_END"] == set(sequence.AFTERWARDS)
+    assert tuple(second_one["STEPS"]) == sequence.STEPS
+    assert {step: decided for decided, step in sequence.DISPOSED.items()} == second_one["ENDS"]
+    assert second_one["STARTS"] - {"run.recovered"} == set(sequence.STARTS)
+    assert second_one["JUDGES"] == set(sequence.JUDGES)
 
 
 def test_policy_may_want_two_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
