@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests" / "run"))
 
 import crashrig  # noqa: E402 - stands beside the tests; the line above makes it reachable
+from crash_table import page  # noqa: E402 - stands beside this file
 from crashrig import (  # noqa: E402 - as above
     GATEWAY,
     HONEST,
@@ -90,7 +91,8 @@ def main() -> int:
         os.environ["INBOUNDS_HOME"] = f"{made}/home"
         (Path(made) / "home").mkdir()
         crashes = Crashes(open_home(Path(made) / "home"), Path(made))
-        todo = [job for job in jobs(crashes) if job[:3] not in known and asked.only in " ".join(job[:3])]
+        every = jobs(crashes)
+        todo = [job for job in every if job[:3] not in known and asked.only in " ".join(job[:3])]
         todo.sort(key=lambda job: job[2].startswith("inside"))  # what most depends on comes first
         print(f"{len(todo)} deaths", flush=True)
         lock = threading.Lock()
@@ -106,6 +108,9 @@ def main() -> int:
 
         with ThreadPoolExecutor(asked.together) as pool:
             list(pool.map(do, todo))
+    if asked.out:
+        took = time.monotonic() - began
+        asked.out.write_text(page(rows, [job[:3] for job in every], took, ROOT), encoding="utf-8")
     bad = [row for row in rows if row.problem]
     print(f"{len(rows)} deaths, {len(bad)} of them did not end as they must")
     return int(bool(bad))
