@@ -28,7 +28,6 @@ AFTER_END = {  # people, the gate and the journal's own
     "notice.sent", "verdict", "jail.started", "jail.exited", "work.discarded", "journal.recovered",
     "journal.migrated", "journal.clock_set_back", "journal.checkpoint",
 }  # fmt: skip
-)
 
 
 class Fault(Exception):
