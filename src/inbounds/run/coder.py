@@ -17,10 +17,12 @@ from inbounds.contracts.errors import HostError
 from inbounds.contracts.job import BROKER_PORT, GATEWAY_PORT, RESOLVER_PORT, WORK
 from inbounds.contracts.paths import joined
 from inbounds.gateway.control import GatewayProcess
+from inbounds.judges.scope import shown
 from inbounds.run.crew import Crew
 from inbounds.run.mounts import layer_binds
 from inbounds.run.workbench import read_limited
 from inbounds.sandbox.decoys import Decoys
+from inbounds.sandbox.reads import Reads
 from inbounds.sandbox.resolver import Question, Resolver
 from inbounds.sandbox.spec import Bind, JailLimits, JailSpec, Listener
 from inbounds.sandbox.volume import Volume
@@ -57,6 +59,7 @@ class Coder:
         jail = self.crew.open(self._spec(prompt, volume, deadline_ms), scratch, hidden)
         names: set[str] = set()
         resolver = Resolver(jail.listeners["resolver"], lambda question: self._asked(question, names))
+        reads = Reads([(bind.source, bind.target) for bind in volume.binds()])
         try:
             self.gateway.begin_iteration(n)
             self.gateway.attach(jail.listeners["gateway"], ROLE)
@@ -66,8 +69,13 @@ class Coder:
         except BaseException:
             jail.kill()
             self.crew.finish(jail)
+            reads.end()
             raise
-        ended = self.crew.finish(jail, after=lambda: self._words(n, scratch))
+        try:
+            ended = self.crew.finish(jail, after=lambda: self._words(n, scratch))
+        finally:
+            seen = reads.end()
+        self.post("files.read", seen.as_record(n, shown))
         resolver.close()
         self.gateway.detach(ROLE)
         self.broker.detach(ROLE)

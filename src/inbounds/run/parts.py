@@ -177,6 +177,8 @@ class Parts:
             self._open_parts(tree if restore else "")
             preflight.baseline(self._the_bench(), found)
         if found.ok:
+            if self._volume is not None and not restore:  # its first look opens every file: before the agent's are told
+                self._volume.snapshot()
             self._the_bench().take_up(self._standing_tree())
             if self._state().escalated_until_ms:
                 self._the_gateway().pause("an operator is asked whether the run may go on")
