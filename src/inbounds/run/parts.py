@@ -160,6 +160,7 @@ class Parts:
         preflight.agent(self.contract, self._settings, found)
         preflight.signature(self.contract, found)
         if found.ok:
+            self._clear()
             self._open_parts()
             preflight.baseline(self._the_bench(), found)
         if found.ok:
