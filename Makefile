@@ -11,7 +11,7 @@ READY := $(VENV)/.inbounds-ready
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint requirements lock bench clean
+.PHONY: help setup demo test check lint requirements lock bench crash clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile | expand -t 20
@@ -44,6 +44,9 @@ bench: $(READY) ## how fast: kernel, journal, verify, an incident (JSON in .cach
 	@"$(BIN)/python" bench/journal_bench.py --json .cache/bench/journal.json
 	@"$(BIN)/python" bench/verify_bench.py --json .cache/bench/verify.json
 	@"$(BIN)/python" bench/incident_bench.py --json .cache/bench/incident.json
+
+crash: $(READY) ## kill a real run at every boundary, and renew docs/crash-matrix.md (half an hour)
+	@"$(BIN)/python" bench/crash_matrix.py --out docs/crash-matrix.md
 
 lock: ## renew uv.lock from pyproject.toml
 	@sh tools/lock.sh
