@@ -31,7 +31,7 @@ class Canary:
     name: str
     patches: Callable[[], tuple[Patch, ...]]
     found_by: frozenset[str]
-    seeds: int = 2_000
+    seeds: int = 4_000
 
     @contextlib.contextmanager
     def planted(self) -> Iterator[None]:

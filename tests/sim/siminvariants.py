@@ -261,6 +261,7 @@ def the_workspace_is_somewhere(seen: "Witness") -> None:
     """In a running iteration, at a checkpoint or set apart: there is one wherever a phase needs it."""
     needs = seen.state.phase in (Phase.WORKING, Phase.SNAPSHOT, Phase.JUDGING, Phase.COMMITTING)
     there = seen.sim.world.workspace is not None
+    there = there or seen.scarred or seen.faulty()  # where no record fits, none says that it was set apart
     _holds(the_workspace_is_somewhere, there or not needs, lambda: f"there is none, the run is {seen.state.phase}")
 
 

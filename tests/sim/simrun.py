@@ -257,6 +257,8 @@ class Sim:
         self.note(f"a supervisor begins: {mode}")
         life = None
         try:
+            if self.theme == "legs":  # most of what matters is over within a few records
+                self.faults.crash_p = 0.08 if mode == "resume" else 0.002
             life = self.life = Life(self)
             code = life.enter(mode)
             self.note(f"it ended with {code}")

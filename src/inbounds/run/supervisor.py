@@ -148,6 +148,9 @@ class Supervisor:
         return detail
 
     def _persist(self) -> str:
+        # What the worker still opens or reads must be there before it is kept or disposed of, and nothing after.
+        self.worker.end(WORKER_SECONDS_MAX)
+        self.loop.drain()
         if "persisted" in self._replayed.done:
             return self._replayed.done["persisted"]
         record, detail = self.parts.persist()
