@@ -48,7 +48,7 @@ def history(events: int) -> tuple[list[float], list[float]]:
     mix: list[Event] = [
         Usage(spent_micro_usd=1, input_tokens=10, output_tokens=1, tool_calls=0),
         Tick(),
-        JailExited("tester", "exited"),
+        JailExited("tester", "exited", 1),
         Polled(1, 1),
     ]
     first: list[float] = []

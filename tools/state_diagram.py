@@ -71,10 +71,10 @@ def _agent(state: State) -> Iterator[Case]:
     yield "paused, paced or closed", ev.ModelRefused("paused", ""), NOW
     yield "an ordinary one", ev.Denial("name", "x", sensitive=False), NOW
     yield "a sensitive target", ev.Denial("decoy", "x", sensitive=True), NOW
-    yield "the agent's, at its end", ev.JailExited("coder", "exited"), NOW
-    yield "the agent's, out of memory", ev.JailExited("coder", "memory"), NOW
-    yield "the agent's, not started", ev.JailExited("coder", "failed"), NOW
-    yield "another role's", ev.JailExited("tester", "exited"), NOW
+    yield "the agent's, at its end", ev.JailExited("coder", "exited", state.n), NOW
+    yield "the agent's, out of memory", ev.JailExited("coder", "memory", state.n), NOW
+    yield "the agent's, not started", ev.JailExited("coder", "failed", state.n), NOW
+    yield "another role's", ev.JailExited("tester", "exited", state.n), NOW
 
 
 def _judges(state: State) -> Iterator[Case]:

@@ -67,7 +67,7 @@ def test_every_line_of_an_example_is_one_that_the_parser_takes() -> None:
 
 
 def test_bash_completes_verbs_and_options() -> None:
-    assert complete("re") == {"review", "resume"}
+    assert complete("re") == {"review", "resume", "recover"}
     assert complete("plan", "") == {"draft", "show", "sign"}
     assert "--accept" in complete("run", "--acc")
     assert {"coder", "tester"} == complete("shell", "--role", "")

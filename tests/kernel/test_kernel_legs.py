@@ -40,6 +40,7 @@ from inbounds.kernel.events import (
     Denial,
     Event,
     Failed,
+    Finished,
     IterationStarted,
     JailExited,
     Judged,
@@ -536,3 +537,15 @@ def test_a_grave_finding_in_a_later_leg_stops_like_in_the_first(rule: str, code:
     again: list[Event] = [Reauthorized("h1", BOTH), OPENED, IterationStarted(2), JailExited("coder", "exited", 2)]
     _, effects = drive([*again, snapshot(2), Judged("scope", "FAIL", "", (rule,))], over())
     assert code_of(effects) is code
+
+
+@pytest.mark.req("O4", "N7")
+def test_an_incident_that_comes_second_still_takes_its_approvals() -> None:
+    wanting = replace(ACCEPTED, conduct=replace(CONDUCT, resume_by=(), resume_approvals=1, incident_approvals=2))
+    history = [wanting, *TO_WORKING[1:], Failed("gateway", "x")]
+    stopped = [StopDecided("STOP_GATEWAY_FAILED", "a" * 64)]
+    for incident, enough in ((False, 1), (True, 2)):
+        state, _ = drive([*history, OperatorStopped("ana", "now", incident), *stopped, Finished("x")])
+        for count in (1, 2):
+            opened, _ = drive([Reauthorized("a" * 64, BOTH[:count])], state)
+            assert (opened.phase is Phase.REOPENING) == (count >= enough), (incident, count)

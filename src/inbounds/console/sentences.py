@@ -343,6 +343,7 @@ SENTENCES: dict[str, tuple[str, Callable[[Data], str]]] = {
     "clock.tick": (SEEN, lambda _: "the clock: a limit in time has passed"),
     "snapshot.taken": (WRITTEN, _snapshot),
     "snapshot.kept": (WRITTEN, _kept),
+    "snapshot.failed": (EVIDENCE, lambda d: f"the workspace could not be kept this time: {_get(d, 'why')}"),
     "commit.made": (WRITTEN, _commit),
     "jail.started": (EXECUTED, _started),
     "jail.exited": (EXECUTED, _exited),

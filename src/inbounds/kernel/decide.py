@@ -148,6 +148,8 @@ def _stopping(state: State, event: Event) -> State:
     match event:
         case Finished():
             return replace(state, phase=Phase.FINISHED)
+        case OperatorStopped(incident=True):  # another cause was first; going on takes what an incident takes
+            return replace(state, incident=True)
         case StopDecided():
             return replace(state, stop_code=event.code, stop_hash=event.ref)
         case Amended():
@@ -213,7 +215,8 @@ def _running(state: State, event: Event, at_ms: int) -> Step:
 def _accepted(state: State, event: Accepted, at_ms: int) -> Step:
     if state.phase is not Phase.NEW:
         return state, ()
-    fresh = State(
+    fresh = replace(
+        state,
         phase=Phase.PREFLIGHT,
         limits=event.limits,
         profile=event.profile,

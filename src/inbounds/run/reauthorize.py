@@ -10,9 +10,8 @@ from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import RefusedError
 from inbounds.contracts.reasons import StopCode
 from inbounds.journal.chain import Record
-from inbounds.kernel.events import OperatorStopped, Reauthorized
 from inbounds.run import authorize, promotion
-from inbounds.run.replay import records
+from inbounds.run.replay import records, replay
 
 DECISION = "operator.decision"
 
@@ -68,15 +67,9 @@ def given(run_dir: Path, contract: Contract) -> dict[str, Record]:
 
 
 def wanted(run_dir: Path, contract: Contract) -> int:
-    """How many signatures the last stop takes: policy may want more after an incident."""
+    """How many signatures the last stop takes: policy may want more after an incident. The kernel's own count."""
     conduct = contract.conducted()
-    incident = False
-    for record in records(run_dir):
-        if record.kind == OperatorStopped.KIND:
-            incident = record.data["incident"] is True
-        elif record.kind == Reauthorized.KIND:
-            incident = False
-    return conduct.incident_approvals if incident else conduct.resume_approvals
+    return conduct.incident_approvals if replay(records(run_dir)).state.incident else conduct.resume_approvals
 
 
 def granted(run_dir: Path, contract: Contract) -> dict[str, Any] | None:
