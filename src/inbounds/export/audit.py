@@ -24,13 +24,15 @@ WHAT = {
     bundle.SIGNERS: "the operators' public keys (ssh-keygen's format)",
     bundle.PATCH: "what the run changed, as a patch",
     bundle.REPORT: "the report, for a browser; no script, nothing from elsewhere",
-    bundle.VERIFIER: "an independent verifier: Python's standard library, openssl, ssh-keygen",
+    bundle.VERIFIER: "an independent verifier: Python's standard library and openssl",
+    bundle.PEOPLE: "the same for people's signatures: Python's standard library and ssh-keygen",
 }
 MISSING = {
     bundle.ANCHORS: "no head was kept outside the run's directory",
     bundle.PATCH: "the run left no diff",
     bundle.REPORT: "the report was never made",
     bundle.VERIFIER: "this installation ships no independent verifier",
+    bundle.PEOPLE: "this installation ships no independent verifier",
     bundle.PUBLIC: "the journal has no signing key",
 }
 # A whole JSON string of 40 or 64 hex digits is the name of an object or a hash; the scanner takes some for keys.

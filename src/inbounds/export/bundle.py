@@ -20,6 +20,7 @@ JOURNAL, MANIFEST, CONTRACT, BLAST = "journal.jsonl", "manifest.json", "contract
 ANCHORS, PUBLIC, SIGNERS = "anchors.jsonl", "keys/journal.pub", "keys/allowed_signers"
 PATCH, REPORT = "diff.patch", "report.html"
 INDEX, SUMS, README, VERIFIER = "index.json", "SHA256SUMS", "README.txt", "verify_independent.py"
+PEOPLE = "verify_people.py"
 SEALED = "attestations/bundle.dsse.json"
 EVIDENCE = (JOURNAL, MANIFEST, CONTRACT, BLAST, ANCHORS)
 RENDERED = (PATCH, REPORT)
@@ -79,7 +80,7 @@ def readme(run_id: str, state: str, key: str, about: Mapping[str, str]) -> bytes
         "CHECK IT",
         "  1. The files are those that were packed:    sha256sum -c SHA256SUMS",
         "  2. With inbounds, offline, no HOME needed:  inbounds verify --dir .",
-        f"  3. Without it (Python 3, openssl, ssh-keygen): python3 -I {VERIFIER} .",
+        f"  3. Without it (Python 3, openssl, ssh-keygen): python3 -I {VERIFIER} . and python3 -I {PEOPLE} .",
         "  4. The attestations are DSSE envelopes with in-toto Statements: any DSSE verifier takes them with the",
         "     Ed25519 key in keys/journal.pub (the last 32 bytes of the base64 after the second +). With inbounds:",
         "     python3 -I -m inbounds.export.check .",

@@ -26,7 +26,7 @@ from inbounds.run.stopping import PATCH_BYTES_MAX
 
 TRIES = 3  # a person may append a decision between two reads; a third time running is something else
 # In a checkout the independent verifier lies with the documentation that explains it; a wheel brings it along.
-DOCUMENTED = "docs/verify/verify.py"
+DOCUMENTED = {bundle.VERIFIER: "docs/verify/verify.py", bundle.PEOPLE: "docs/verify/people.py"}
 
 
 def collect(home: Home, run_id: str, *, force: bool = False) -> audit.Made:
@@ -53,8 +53,7 @@ def collect(home: Home, run_id: str, *, force: bool = False) -> audit.Made:
     anchors = anchor.beside(run_dir)
     if anchors is not None:
         _add(files, bundle.ANCHORS, anchors)
-    if (script := _verifier()) is not None:
-        files[bundle.VERIFIER] = script
+    files |= {name: script for name in DOCUMENTED if (script := _verifier(name)) is not None}
     signers, why = _allowed_signers(files.get(bundle.CONTRACT, b""))
     if signers:
         files[bundle.SIGNERS] = signers
@@ -177,12 +176,12 @@ def _parsed(stated: str) -> str:
         return ""
 
 
-def _verifier() -> bytes | None:
-    """The independent verifier: shipped with the package, or in the checkout that this is run from."""
-    place = importlib.resources.files("inbounds.export").joinpath(bundle.VERIFIER)
+def _verifier(name: str) -> bytes | None:
+    """A script of the independent verifier: shipped with the package, or in the checkout that this is run from."""
+    place = importlib.resources.files("inbounds.export").joinpath(name)
     if place.is_file():
         return place.read_bytes()
-    checkout = Path(__file__).resolve().parents[3] / DOCUMENTED
+    checkout = Path(__file__).resolve().parents[3] / DOCUMENTED[name]
     return checkout.read_bytes() if checkout.is_file() else None
 
 
