@@ -115,10 +115,10 @@ def test_a_full_queue_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for number in range(limit // 2 + 500):
         (tmp_path / str(number)).touch()
     found = Reads([(str(tmp_path), WORK)], files_max=limit)
-    if len(found._paths) * 2 <= limit:
+    if len(found._files) * 2 <= limit:
         found.end()
         pytest.skip(f"this host lets a user watch too few files to fill a queue of {limit} events")
-    for number in range(len(found._paths)):
+    for number in range(len(found._files)):
         (tmp_path / str(number)).read_bytes()
     seen = found.end()
     assert not seen.complete

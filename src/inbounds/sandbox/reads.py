@@ -26,7 +26,9 @@ LISTED_CHARS_MAX = 1 << 20  # well below a line of the journal (4 MiB), whatever
 # Each file says at most two things (opened once, watch gone), so that 20 ms never fill a queue of 16,384.
 PAUSE_S = 0.02
 LIMIT = "/proc/sys/fs/inotify/max_user_watches"
-_ONCE = inotify_simple.flags.OPEN | inotify_simple.flags.ONESHOT | inotify_simple.flags.DONT_FOLLOW
+# plain numbers: an enumeration's own arithmetic would take longer than the watch
+_OPEN, _LOST = int(inotify_simple.flags.OPEN), int(inotify_simple.flags.Q_OVERFLOW)
+_ONCE = _OPEN | int(inotify_simple.flags.ONESHOT) | int(inotify_simple.flags.DONT_FOLLOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Reads:
 
         What can't be watched is told at the end, never raised.
         """
-        self._paths: dict[int, list[str]] = {}
+        self._files: dict[int, list[tuple[str, str, str]]] = {}  # host path, root of it, where the root is shown
         self._opened: set[int] = set()
         self._lost = False
         self._unwatched: dict[str, int] = {}
@@ -98,12 +100,13 @@ class Reads:
             self._inotify = None
         why = [f"not watched: {what}" + f" ({count} times)" * (count > 1) for what, count in self._unwatched.items()]
         why += ["the kernel's queue was full"] if self._lost else []
-        paths = {path for watch in self._opened for path in self._paths[watch]}
-        return Seen(tuple(sorted(paths)), len(self._paths), "; ".join(why))
+        opened = [place for watch in self._opened for place in self._files[watch]]
+        paths = {os.path.normpath(os.path.join(target, os.path.relpath(at, root))) for at, root, target in opened}
+        return Seen(tuple(sorted(paths)), len(self._files), "; ".join(why))
 
     def _watch(self, inotify: inotify_simple.INotify, root: str, target: str, most: int) -> None:
-        for source, path in _files(root, self._missed):
-            if len(self._paths) >= most:
+        for source in _files(root, self._missed):
+            if len(self._files) >= most:
                 self._unwatched[f"beyond the first {most} files"] = 1
                 return
             try:
@@ -111,7 +114,7 @@ class Reads:
             except OSError as error:
                 self._missed(f"a file: {error.strerror}")
                 continue
-            self._paths.setdefault(watch, []).append(os.path.normpath(os.path.join(target, path)))
+            self._files.setdefault(watch, []).append((source, root, target))
 
     def _missed(self, what: str) -> None:
         self._unwatched[what] = self._unwatched.get(what, 0) + 1
@@ -123,9 +126,9 @@ class Reads:
         while not ended:
             ended = bool(waiting.poll(PAUSE_S * 1000))  # in handfuls: waking up for each would slow the agent down
             for event in inotify.read(timeout=0):
-                if event.mask & inotify_simple.flags.Q_OVERFLOW:
+                if event.mask & _LOST:
                     self._lost = True
-                elif event.mask & inotify_simple.flags.OPEN:
+                elif event.mask & _OPEN:
                     self._opened.add(event.wd)
 
 
@@ -134,27 +137,25 @@ def _watches_max() -> int:
         return int(file.read())
 
 
-def _files(root: str, missed: Callable[[str], None]) -> Iterator[tuple[str, str]]:
-    """Regular files at or below `root`, no link followed, no .git: (host path, path below root)."""
+def _files(root: str, missed: Callable[[str], None]) -> Iterator[str]:
+    """The host paths of regular files at or below `root`; no link is followed, and .git is left out."""
     if os.path.isfile(root):
-        yield root, "."
+        yield root
         return
-    waiting, left = deque([""]), ENTRIES_MAX
+    waiting, left = deque([root]), ENTRIES_MAX
     while waiting:
-        place = waiting.popleft()
         try:
-            with os.scandir(os.path.join(root, place)) as found:
+            with os.scandir(waiting.popleft()) as found:
                 for entry in found:
                     left -= 1
                     if left < 0:
                         missed(f"beyond the first {ENTRIES_MAX} entries")
                         return
-                    path = os.path.join(place, entry.name)
                     if is_dotgit(entry.name):
                         continue
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(path)
-                    elif entry.is_file(follow_symlinks=False):
-                        yield entry.path, path
+                    if entry.is_file(follow_symlinks=False):
+                        yield entry.path
+                    elif entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
         except OSError as error:  # too deep for a path, or closed to us by its mode
             missed(f"a directory: {error.strerror}")
