@@ -11,7 +11,7 @@ READY := $(VENV)/.inbounds-ready
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint requirements lock bench crash clean
+.PHONY: help setup demo test check sim lint requirements lock bench crash clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile | expand -t 20
@@ -26,6 +26,10 @@ demo: $(READY) ## the main job, three acts, no key and no question asked (LIVE=1
 
 test: $(READY) ## the whole suite; says what was skipped and why
 	@INBOUNDS_TEST_WHEEL=$(if $(WHEEL),1) "$(BIN)/python" -m pytest $(ARGS)
+
+sim: $(READY) ## 100,000 simulated runs on all processors, and the planted bugs (tests/sim)
+	@"$(BIN)/python" -m tests.sim --canaries
+	@"$(BIN)/python" -m tests.sim --json .cache/simulation.json
 
 lint: $(READY)
 	"$(BIN)/ruff" check

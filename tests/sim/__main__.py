@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from simfigures import main  # noqa: E402 - its neighbours are found by the line above
+from simfigures import main
 
 if __name__ == "__main__":
     sys.exit(main())

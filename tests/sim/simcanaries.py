@@ -16,7 +16,7 @@ from inbounds.kernel import effects as fx
 from inbounds.kernel import events
 from inbounds.kernel.events import BY_KIND
 from inbounds.kernel.state import Phase, State
-from inbounds.run import amending, loop, reauthorize, replay, supervisor
+from inbounds.run import amending, authorize, loop, reauthorize, replay, supervisor
 from inbounds.run.clock import Clock
 from inbounds.run.loop import Loop
 from inbounds.run.supervisor import Supervisor
@@ -122,7 +122,7 @@ def _a_stale_stop_is_signed_for() -> tuple[Patch, ...]:
         for record in replay.records(run_dir):
             said = record.data.get("statement") or {}
             if record.kind == reauthorize.DECISION and said.get("stop_hash") in {stop.hash for stop in stops}:
-                name = reauthorize.authorize.signed_by(said, record.data["signature"], contract.operator_keys, "")
+                name = authorize.signed_by(said, record.data["signature"], contract.operator_keys, "")
                 if name in (contract.conducted().resume_by or contract.operator_keys):
                     found[name] = record
         return found
@@ -178,7 +178,7 @@ def _the_checkpoint_moves_to_any_tree() -> tuple[Patch, ...]:
 
 def _the_wall_clock_rules() -> tuple[Patch, ...]:
     def wall(self: Clock) -> int:
-        return self._wall_ns() // 1_000_000  # type: ignore[attr-defined] # kept by the patch below
+        return int(self._wall_ns() // 1_000_000)  # type: ignore[attr-defined] # kept by the patch below
 
     def keep(self: Clock, wall_ns: Callable[[], int], boot_ns: Callable[[], int]) -> None:
         self._wall_ns = wall_ns  # type: ignore[attr-defined] # what a careless clock would ask

@@ -17,18 +17,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from inbounds.contracts.reasons import StopCode
-from inbounds.kernel.effects import Effect
-from inbounds.kernel.events import BY_KIND
-from inbounds.kernel.state import Phase
 from simcanaries import CANARIES, Canary
 from siminvariants import Violation
 from simrun import Tally, simulate, simulated_host
 
+from inbounds.contracts.reasons import StopCode
+from inbounds.kernel.effects import Effect
+from inbounds.kernel.events import BY_KIND
+from inbounds.kernel.state import Phase
+
 RUNS = 100_000
 CHUNK = 250  # seeds that one process takes at a time
 SHOWN = 20
-MEMORY = Path("/dev/shm")  # noqa: S108 - a file system in memory, where there is one
+MEMORY = Path("/dev/shm")
 
 
 @dataclass(slots=True)
@@ -149,7 +150,7 @@ def say(figures: dict[str, Any]) -> None:
         print(f"{title}: " + ", ".join(f"{name} {count}" for name, count in figures[title].items()))
     untouched = [name for name, count in figures["boundaries"].items() if not count["deaths"]]
     print(f"boundaries of effects: {len(figures['boundaries'])}, without a death: {', '.join(untouched) or 'none'}")
-    print(f"phases × events met: {figures['phases_and_events']['met']} of {figures['phases_and_events']['of']}")
+    print(f"phases with events met: {figures['phases_and_events']['met']} of {figures['phases_and_events']['of']}")
     for failure in figures["failures"][:SHOWN]:
         print(f"FAILED seed {failure['seed']}: {failure['invariant']}: {failure['detail']}")
     print(f"{len(figures['failures'])} failures")

@@ -82,7 +82,11 @@ def the_stop_is_in_order(seen: "Witness") -> None:
     have = {step for steps in passes for step in steps}
     missing = [step for step in ORDER if step not in (have if step == "stop.decided" else ending)]
     over = ending == ["run.finished"] or not missing
-    _holds(the_stop_is_in_order, over or failed or "run.finished" not in missing and _carried(passes), lambda: f"{passes}")
+    _holds(
+        the_stop_is_in_order,
+        over or failed or ("run.finished" not in missing and _carried(passes)),
+        lambda: f"{passes}",
+    )
 
 
 def _carried(passes: list[list[str]]) -> bool:

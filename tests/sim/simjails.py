@@ -8,20 +8,34 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
+from simtrees import Tree
+
 from inbounds.contracts.errors import HostError
 from inbounds.run.crew import HaltedError
-from simtrees import Tree
 
 if TYPE_CHECKING:
     from simworld import World
 
 RULES = (
+    *[("secrets", "secrets.key")] * 4, *[("tests", "coverage.regressed")] * 3, *[("scope", "anomaly.binary")] * 2,
     ("scope", "scope.undeclared"), ("scope", "scope.acceptance_test"), ("scope", "scope.executes_later"),
     ("tests", "tests.canary"), ("tests", "tests.missing"), ("tests", "tests.acceptance_changed"),
-    ("tests", "coverage.regressed"), ("secrets", "secrets.key"), ("bandit", "bandit.B602"),
-    ("scope", "anomaly.binary"),
+    ("bandit", "bandit.B602"),
 )  # fmt: skip
-KINDS = ("honest", "honest", "honest", "stuck", "idle", "noisy", "hostile", "hostile", "hostile", "broken", "hanging", "hanging")
+KINDS = (
+    "honest",
+    "honest",
+    "honest",
+    "stuck",
+    "idle",
+    "noisy",
+    "hostile",
+    "hostile",
+    "hostile",
+    "broken",
+    "hanging",
+    "hanging",
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -34,10 +48,10 @@ class Jail:
     reason: str = ""
     waiters: list[Callable[[], None]] = field(default_factory=list)
 
-    def go(self) -> None:
-        """Let it begin."""
-        if not self.alive:
-            raise HostError("the jail ended before it began")
+    def go(self, fault: str = "") -> None:
+        """Let it begin, unless that could not be announced."""
+        if fault or not self.alive:
+            raise HostError(fault or "the jail ended before it began")
         self.going = True
 
     def end(self, reason: str) -> bool:
@@ -89,7 +103,7 @@ class Agent:
         """One action, and the next one later."""
         world, rng = self.world, self.world.rng
         if not self.jail.alive or not self.jail.going:
-            return
+            return None
         world.executes(self.jail.role)
         if self.left <= 0:
             if self.kind in ("stuck", "hanging") and rng.random() < 0.7:

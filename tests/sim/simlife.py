@@ -8,6 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from simparts import Parts
+from simworker import Worker
+
 from inbounds.journal.writer import Journal
 from inbounds.kernel import effects as fx
 from inbounds.kernel.effects import Effect
@@ -18,8 +21,6 @@ from inbounds.run.entry import Entry
 from inbounds.run.launch import JOURNAL
 from inbounds.run.loop import Item
 from inbounds.run.supervisor import Supervisor
-from simparts import Parts
-from simworker import Worker
 
 if TYPE_CHECKING:
     from simrun import Sim

@@ -6,13 +6,14 @@ Slow parts leave their steps with the worker; between two steps the world goes o
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from simjails import Crew, Jail
+from simtrees import JUDGES
+from simworker import Steps
+
 from inbounds.contracts.errors import HostError
 from inbounds.contracts.limits import Limits
 from inbounds.contracts.reasons import Disposal, StopCode
 from inbounds.run import amending
-from simjails import Crew, Jail
-from simtrees import JUDGES
-from simworker import Steps
 
 if TYPE_CHECKING:
     from simlife import Life
@@ -106,7 +107,9 @@ class Parts:
             yield self._wait()
             self._run_judge("tester")
         self._risk("preflight")
-        self.post("preflight.finished", {"ok": not reasons, "reasons": reasons, "failing": self.world.trees.base.failing})
+        self.post(
+            "preflight.finished", {"ok": not reasons, "reasons": reasons, "failing": self.world.trees.base.failing}
+        )
 
     def _reopen(self, checkpoint: str, *, restore: bool) -> Steps:
         yield self._wait()
@@ -140,19 +143,20 @@ class Parts:
             written = self.life.supervisor.loop.announce("iteration.started", {"n": n})
             while not written.is_set():
                 yield 1
-            if written.fault:
-                raise HostError(written.fault)
-            jail.go()
+            jail.go(written.fault)
         except BaseException:
             jail.end("killed")
             self._exited(jail, n)
             raise
         state = self.life.supervisor.loop.state
         left = state.limits.wall_clock_ms - (self.life.supervisor.loop.now_ms() - state.started_ms)
-        self.life.after(max(1, left + DEADLINE_SLACK_MS), lambda: jail.end("deadline"))
+        self.life.after(max(1, left + DEADLINE_SLACK_MS), lambda: self._late(jail))
         self.world.work(jail, self.sim.kind(n), self.sim.unit_ms)
         yield jail
         self._exited(jail, n)
+
+    def _late(self, jail: Jail) -> None:
+        jail.end("deadline")
 
     def _exited(self, jail: Jail, n: int) -> None:
         self.post("jail.exited", {"role": jail.role, "n": n, "reason": jail.reason, "exit_code": 0})

@@ -38,7 +38,7 @@ class Agreed:
 
     def contract(self) -> Contract:
         """As the product's type."""
-        return cast(Contract, self)
+        return cast("Contract", self)
 
 
 def sign(name: str, statement: dict[str, Any]) -> str:

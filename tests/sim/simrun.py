@@ -11,6 +11,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
+from simdisk import Disk, Syscalls
+from simfaults import Faults, Killed, PowerLoss
+from siminvariants import Violation, every_run_ends
+from simjails import KINDS
+from simlife import Life
+from simpeople import Agreed, People, signed_by
+from simtime import Endless, Schedule, TrueTime
+from simtrees import Trees
+from simwitness import Witness
+from simworld import Witnessed, World
+
 from inbounds.contracts.conduct import Conduct
 from inbounds.contracts.errors import InboundsError, RefusedError
 from inbounds.contracts.limits import DEFAULT, Limits
@@ -20,16 +31,6 @@ from inbounds.journal.signing import Signer
 from inbounds.journal.writer import Journal
 from inbounds.kernel.state import Phase, State
 from inbounds.run import authorize
-from siminvariants import Violation, every_run_ends
-from simdisk import Disk, Syscalls
-from simfaults import Faults, Killed, PowerLoss
-from simjails import KINDS
-from simlife import Life
-from simpeople import Agreed, People, signed_by
-from simtime import Endless, Schedule, TrueTime
-from simtrees import Trees
-from simwitness import Witness
-from simworld import Witnessed, World
 
 EPOCH_MS = 1_700_000_000_000
 LIVES_MAX = 40  # faults end before, so that a run which needs more goes round in circles
@@ -50,7 +51,7 @@ class Tally:
     refused: int = 0
     recoveries: int = 0
     stops: Counter[str] = field(default_factory=Counter)
-    met: Counter[str] = field(default_factory=Counter)  # phase × event
+    met: Counter[str] = field(default_factory=Counter)  # phase and event
     points: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
 
@@ -88,7 +89,7 @@ class Sim:
         self.theme = rng.choice(("", "", "", "", "", "", "", "clocks", "legs", "disks"))
         self._themed(rng)
         self._down_ms, self._clock_set = 0, False
-        self.disk = Disk(rng, place, self.faults.point, lambda: self.witness.at_sync())
+        self.disk = Disk(rng, place, self.faults.point, self._synced)
         self.signer = SIGNER if rng.random() < SIGNED else None
         self.witness = Witness(self)
         heard = Witnessed(self.witness.executes, self.witness.admitted, self.witness.landed)
@@ -124,6 +125,9 @@ class Sim:
         """Time in which nothing of the run lived, and of which nobody can know once the clock was set."""
         return self._down_ms if self._clock_set else 0
 
+    def _synced(self) -> None:
+        self.witness.at_sync()
+
     def saw(self, phase: Phase, kind: str, after: State) -> None:
         """A record became durable."""
         self.tally.records += 1
@@ -140,7 +144,7 @@ class Sim:
     def script(self, over: bool) -> list[tuple[int, Callable[[], None]]]:
         """What people, clocks and disks will do while a supervisor lives."""
         rng, span = self.rng, max(10, self.unit_ms * self.rng.choice((4, 20, 60)))
-        if not self.busy or over and rng.random() < 0.7:
+        if not self.busy or (over and rng.random() < 0.7):
             return []
         if self.theme == "clocks":
             return []
@@ -326,7 +330,11 @@ class Sim:
 
     def _wants_more(self) -> bool:
         """Whether somebody tries to take the stopped run up again; what they sign is kept in the journal first."""
-        if self.tally.resumes >= 3 or self.rng.random() > (0.9 if self.theme == "legs" else 0.35) or not self.faults.armed:
+        if (
+            self.tally.resumes >= 3
+            or self.rng.random() > (0.9 if self.theme == "legs" else 0.35)
+            or not self.faults.armed
+        ):
             return False
         self.tally.resumes += 1
         self._free()
@@ -356,7 +364,7 @@ class Sim:
             journal.append(kind, data, sync=True)
 
 
-def every_run_ends_fault(error: Exception) -> Violation:
+def every_run_ends_fault(error: BaseException) -> Violation:
     """What must not happen to a supervisor: it goes round in circles, or dies of its own fault."""
     return Violation("every_run_ends", f"{type(error).__name__}: {error}")
 
@@ -383,18 +391,20 @@ def _conduct(rng: Random, limits: Limits) -> Conduct:
 
 
 SYSCALLS = Syscalls()
+_SIMULATED = ((writer, "os"), (writer, "time"), (authorize, "signed_by"))
 
 
 @contextlib.contextmanager
 def simulated_host() -> Iterator[None]:
     """The writer's disk and clock, and the check of signatures, are simulated within this."""
-    before = writer.os, writer.time, authorize.signed_by
-    writer.os = SYSCALLS  # type: ignore[assignment] # the calls of `os` that the writer makes
+    before = [(module, name, getattr(module, name)) for module, name in _SIMULATED]
+    setattr(writer, "os", SYSCALLS)  # noqa: B010 - a module's own import is no part of its interface
     authorize.signed_by = signed_by
     try:
         yield
     finally:
-        writer.os, writer.time, authorize.signed_by = before
+        for module, name, value in before:
+            setattr(module, name, value)
 
 
 class _Time:
@@ -409,7 +419,7 @@ def simulate(seed: int, base: Path, trace: Callable[[str], None] | None = None) 
     place = base / f"{seed}" / "runs" / "sim"
     sim = Sim(seed, place, trace)
     SYSCALLS.mount(sim.disk)
-    writer.time = _Time(sim.time)  # type: ignore[assignment] # the one function of `time` that the writer calls
+    setattr(writer, "time", _Time(sim.time))  # noqa: B010 - as above: the one function of `time` that it calls
     try:
         return sim.run()
     finally:

@@ -7,14 +7,14 @@ it is shown to compare.
 import os
 from typing import TYPE_CHECKING, Any
 
+import siminvariants as inv
+
 from inbounds.journal import chain
 from inbounds.journal.chain import Record
 from inbounds.kernel import decide as kernel
 from inbounds.kernel.effects import Dispose, Effect
 from inbounds.kernel.events import Denial, Event, Recovered, Usage, read
 from inbounds.kernel.state import Phase, State
-
-import siminvariants as inv
 
 if TYPE_CHECKING:
     from simrun import Sim

@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
-from inbounds.run.crew import HaltedError
 from simjails import Jail
+
+from inbounds.run.crew import HaltedError
 
 if TYPE_CHECKING:
     from simlife import Life

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from inbounds.contracts.errors import HostError
-from inbounds.contracts.limits import Limits
 from simjails import Agent, Crew, Jail
 from simledger import Gateway, Ledger
 from simtime import Schedule, TrueTime
 from simtrees import Tree, Trees
+
+from inbounds.contracts.errors import HostError
+from inbounds.contracts.limits import Limits
 
 Post = Callable[[str, Mapping[str, Any]], None]
 
