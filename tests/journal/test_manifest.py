@@ -202,6 +202,16 @@ def test_every_leg_with_its_stop_and_who_let_it_go_on(tmp_path: Path) -> None:
     assert [item["kind"] for item in made["recoveries"]] == ["journal.recovered", "run.recovered"]
 
 
+def test_what_nobody_heard_of_before_a_recovery_counts_as_spent(tmp_path: Path) -> None:
+    usage: tuple[str, dict[str, Any]] = ("model.usage", {"model": "m", "cost_micro_usd": 40, "spent_micro_usd": 40})
+    for known, spent in ((82, 82), (40, 40), (7, 40)):  # the ledger outlives the supervisor; a total never falls
+        steps = [usage, ("run.recovered", {"spent_micro_usd": known})]
+        made = derived(tmp_path / str(known), steps)["cost"]
+        assert made["spent_micro_usd"] == spent
+        assert made["curve"][-1]["spent_micro_usd"] == spent
+        assert made["sum_of_requests_micro_usd"] == 40
+
+
 def test_a_leg_that_is_under_way_has_no_exit_of_an_earlier_one(tmp_path: Path) -> None:
     steps = two_legs()
     cut = next(n for n, step in enumerate(steps) if step[0] == "run.recovered") + 1
@@ -226,13 +236,16 @@ def test_files_read_and_written_with_their_hashes(tmp_path: Path) -> None:
         if kind == "snapshot.taken":
             data["changes"][0].update(blob="6e" * 20, old_blob="7f" * 20, sha256=evidence.SHA)
     steps.insert(6, ("files.read", {"n": 1, "files": [{"path": "b.py", "blob": "8a" * 20, "sha256": evidence.SHA}]}))
-    steps.insert(7, ("files.read", {"n": 1, "paths": ["a.py", "b.py"]}))
+    cut = {"complete": False, "why": "more files than are watched", "more": 3}
+    steps.insert(7, ("files.read", {"n": 1, "paths": ["a.py", "b.py"], **cut}))
+    steps.insert(8, ("files.read", {"n": 2, "paths": [], **cut}))
     made = derived(tmp_path, steps)
     jsonschema.validate(made, SCHEMA)
     changed, added = made["files_written"]
     assert (changed["blob"], changed["old_blob"], changed["sha256"]) == ("6e" * 20, "7f" * 20, evidence.SHA)
     assert (added["blob"], added["sha256"]) == ("not observed", "not observed")
     assert made["diff_summary"]["object_format"] == "git-sha1"
+    assert (made["files_read_more"], made["files_read_gaps"]) == (6, ["more files than are watched"])
     assert made["files_read"] == [
         {"path": "a.py", "blob": "not observed", "sha256": "not observed"},
         {"path": "b.py", "blob": "8a" * 20, "sha256": evidence.SHA},

@@ -151,6 +151,7 @@ class Derivation:
             "amendments": legs.amendments,
             "files_read": self.read.files(),
             "files_read_more": self.read.more,
+            "files_read_gaps": self.read.gaps,
             "files_written": self.written.files(),
             "diff_summary": self.written.summary(),
             "external_calls": self.calls.hosts(),
