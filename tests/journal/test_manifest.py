@@ -212,16 +212,6 @@ def test_what_nobody_heard_of_before_a_recovery_counts_as_spent(tmp_path: Path) 
         assert made["sum_of_requests_micro_usd"] == 40
 
 
-def test_what_nobody_heard_of_before_a_recovery_counts_as_spent(tmp_path: Path) -> None:
-    usage: tuple[str, dict[str, Any]] = ("model.usage", {"model": "m", "cost_micro_usd": 40, "spent_micro_usd": 40})
-    for known, spent in ((82, 82), (40, 40), (7, 40)):  # the ledger outlives the supervisor; a total never falls
-        steps = [usage, ("run.recovered", {"spent_micro_usd": known})]
-        made = derived(tmp_path / str(known), steps)["cost"]
-        assert made["spent_micro_usd"] == spent
-        assert made["curve"][-1]["spent_micro_usd"] == spent
-        assert made["sum_of_requests_micro_usd"] == 40
-
-
 def test_a_leg_that_is_under_way_has_no_exit_of_an_earlier_one(tmp_path: Path) -> None:
     steps = two_legs()
     cut = next(n for n, step in enumerate(steps) if step[0] == "run.recovered") + 1

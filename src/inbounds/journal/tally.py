@@ -18,6 +18,7 @@ CURVE_MAX = 240
 TEXT_MAX = 500
 NOT_OBSERVED = "not observed"
 # As many files as a snapshot may list paths, times ten: a test run opens what it imports.
+GAPS_MAX = 100  # reasons why reads were not all seen: there are half a dozen
 READ_MAX = 20_000
 # A leg needs a person's signature: beyond a hundred nobody means it. Approvals a stop can ask for: contracts.conduct.
 LEGS_MAX, OPERATORS_MAX = 100, 10
@@ -361,10 +362,14 @@ class Read:
         self._files: dict[str, dict[str, Any]] = {}
         self._observed = False
         self._more = 0
+        self._gaps: list[str] = []
 
     def take(self, record: Record) -> None:
-        """Take over one report: `files` as objects with a path, or bare `paths`."""
+        """Take over one report: `files` as objects with a path, or bare `paths`; what it could not see is a gap."""
         self._observed = True
+        self._more += max(0, whole(record.data, "more"))
+        if record.data.get("complete") is False and len(self._gaps) < GAPS_MAX:
+            self._gaps.append(str(record.data.get("why", "not complete"))[:TEXT_MAX])
         found = record.data.get("files")
         files = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
         files += [{"path": path} for path in texts(record.data.get("paths"), READ_MAX)]
@@ -388,6 +393,11 @@ class Read:
     def more(self) -> int:
         """Reports of paths beyond the list."""
         return self._more
+
+    @property
+    def gaps(self) -> list[str]:
+        """Why a report was not complete, each reason once: what is listed is then not all that was read."""
+        return list(dict.fromkeys(self._gaps))
 
 
 class Legs:
