@@ -387,7 +387,10 @@ def paid(case: Case) -> None:
         return
     assert known.totals.requests >= len(case.rig.server.seen)
     assert billed // 1_000_000 <= known.totals.spent_micro_usd <= case.ran.contract.limits["budget_micro_usd"]
-    assert case.ran.manifest["cost"]["spent_micro_usd"] == known.totals.spent_micro_usd
+    told = case.ran.manifest["cost"]["spent_micro_usd"]
+    # what was in flight when a gateway died is charged in the ledger, and told by the next gateway's first request
+    assert told <= known.totals.spent_micro_usd
+    assert told == known.totals.spent_micro_usd or case.ran.code == GATEWAY, (told, known.totals)
 
 
 def reauthorized(rig: Rig, ran: Ran) -> None:

@@ -123,8 +123,8 @@ def test_what_is_looked_at_can_fail(crashes: Crashes, honest: Untouched) -> None
         ("refs/heads/development", first, store.ref("refs/heads/development")),
     ):
         assert right is not None
-        assert store.set_ref(ref, wrong, right)
+        assert store.compare_and_swap(ref, wrong, right)
         with pytest.raises(AssertionError):
             crashrig.committed(ran)
-        assert store.set_ref(ref, right, wrong)
+        assert store.compare_and_swap(ref, right, wrong)
     crashrig.committed(ran)
