@@ -344,9 +344,8 @@ def evidence(ran: Ran) -> None:
 def committed(ran: Ran) -> None:
     """Every judged tree that changed something is committed once, under its own number; one landing at most."""
     store, contract = Store.open(ran.contract.store), ran.contract
-    finished, made = ran.data("iteration.finished"), ran.data("commit.made")
+    finished, made = decided(ran, "iteration.finished"), ran.data("commit.made")
     assert len({one["n"] for one in finished}) == len(finished), "an iteration was judged to its end twice"
-    # a stop may overtake the last one that was judged, and no other
     wanted = [(one["n"], one["tree"]) for one in finished if one["changed"]]
     assert [(one["n"], one["tree"]) for one in made] == wanted
     head = store.ref(f"refs/heads/{contract.branch}")
@@ -362,6 +361,16 @@ def committed(ran: Ran) -> None:
     tip = store.ref("refs/heads/development")
     merges = store.git("rev-list", "--merges", tip).split() if tip else []
     assert merges == landed, "what landed is not what was recorded"
+
+
+def decided(ran: Ran, kind: str) -> list[dict[str, Any]]:
+    """What the kernel still acted on: records of this kind that no stop had overtaken."""
+    found, stopping = [], False
+    for record in ran.records:
+        stopping = (stopping or record.kind == "stop.step") and record.kind != "run.reauthorized"
+        if record.kind == kind and not stopping:
+            found.append(dict(record.data))
+    return found
 
 
 def still(ran: Ran) -> None:
@@ -499,13 +508,9 @@ def child_dies(crashes: Crashes, known: Untouched, victim: str, at: Point, code:
 
 
 def reached(ran: Ran, victim: str) -> bool:
-    """Whether the run had reached its goal when the death became known: by the journal's order."""
-    for record in ran.records:
-        if record.kind == "part.failed" and record.data.get("part") == victim:
-            return False
-        if record.kind == "stop.decided":
-            return bool(record.data["code"] == DONE)
-    return False
+    """Whether the run had reached its goal before the death was known: by the journal's order."""
+    stop = ran.data("stop.decided")[0]
+    return stop["code"] == DONE and victim not in [one["part"] for one in decided(ran, "part.failed")]
 
 
 def twice(known: Untouched) -> list[tuple[Point, Point]]:
