@@ -118,7 +118,8 @@ def test_the_trusted_core_needs_the_standard_library_alone(package: str) -> None
         f"{_name(path)}: {name}"
         for path, names in closure(_python(SRC / package)).items()
         for name in names
-        if (top := name.split(".")[0]) != "inbounds" and top not in sys.stdlib_module_names
+        if (top := name.split(".")[0]) != "inbounds"
+        and top not in sys.stdlib_module_names
         # Whoever signs needs a library, loaded when a key is used; verifying is journal/ed25519.py (ADR 9).
         and (top, path) != ("cryptography", SRC / "journal" / "signing.py")
     ]

@@ -88,7 +88,9 @@ def test_a_living_supervisor_is_running_and_a_dead_one_is_not(home: Path, superv
     (run,) = ask("--no-recover")["runs"]
     assert (run["phase"], run["recovered"]) == ("orphaned", False)
     plain = CliRunner().invoke(command, ["--no-recover"], standalone_mode=False)
-    assert f"{OTHER}: its supervisor died; inbounds recover {OTHER} goes on, inbounds stop {OTHER} ends it" in plain.stdout
+    assert (
+        f"{OTHER}: its supervisor died; inbounds recover {OTHER} goes on, inbounds stop {OTHER} ends it" in plain.stdout
+    )
 
     asked: list[str] = []
 
