@@ -164,7 +164,7 @@ def _effects(crash: Crash) -> None:
         with crash.within("Close#1"):
             return close(self)
 
-    Supervisor.perform, Worker.put, Supervisor._close = performs, puts, closes  # type: ignore[method-assign]
+    Supervisor.perform, Worker.put, Supervisor._close = performs, puts, closes  # type: ignore[method-assign] # that is how it dies
 
 
 def _records(crash: Crash) -> None:
@@ -187,7 +187,7 @@ def _records(crash: Crash) -> None:
         sync(self)
         crash.synced(self._size)
 
-    Journal._put, Journal.append, Journal.sync = puts, appends, syncs  # type: ignore[method-assign]
+    Journal._put, Journal.append, Journal.sync = puts, appends, syncs  # type: ignore[method-assign] # that is how it dies
 
 
 def _children(crash: Crash) -> None:
