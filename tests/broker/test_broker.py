@@ -282,6 +282,15 @@ def test_broken_http_changes_nothing(desk, raw):
     assert desk.calls == []
 
 
+def test_one_that_dies_while_it_is_asked_to_close_is_closed(desk):
+    os.kill(desk.broker.pid, signal.SIGSTOP)
+    late = threading.Timer(0.3, os.kill, (desk.broker.pid, signal.SIGKILL))
+    late.start()
+    desk.broker.close()
+    late.join()
+    desk.broker.close()  # and so is one that is long dead
+
+
 def test_it_dies_with_the_supervisor_and_says_when_it_dies_alone(desk):
     gone = threading.Event()
     desk.broker.on_gone(gone.set)

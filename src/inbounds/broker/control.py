@@ -20,6 +20,8 @@ from inbounds.program.child import Child, Event
 
 # A broker answers at once; a loaded machine takes a few seconds.
 ANSWER_SECONDS_MAX = 30
+# Between a killed process's last word and its end: its descriptors are closed first.
+DEATH_SECONDS_MAX = 2
 # Events that nobody has taken yet; a broker's own limits keep it far below.
 EVENTS_MAX = 10_000
 
@@ -107,19 +109,21 @@ class BrokerProcess:
         self._child.send(channel.shortened(body, "text"))
 
     def close(self) -> None:
-        """Stop, step 1: when this returns, no new call starts, and those that wait were refused."""
-        self._child.send({"op": "close"})
-        self._wait("closed")
+        """Stop, step 1: when this returns, no new call starts, and those that wait were refused; a dead one is closed.
 
-    def shut(self) -> None:
-        """As `close`; one that is dead, or dies meanwhile, is closed."""
+        HostError where a living one does not answer.
+        """
         try:
-            self.close()
+            self._child.send({"op": "close"})
+            self._wait("closed")
         except HostError:
             try:
-                self.process.wait(GONE_SECONDS_MAX)
+                self.process.wait(DEATH_SECONDS_MAX)
             except subprocess.TimeoutExpired:
-                return self.close()
+                pass
+            else:
+                return
+            raise
 
     def stop(self) -> None:
         """End the process; it needs no more than its channel closed."""

@@ -252,7 +252,7 @@ class Parts:
         if self._tools is not None:
             self._tools.close()
         if self._broker is not None:
-            self._broker.shut()
+            self._broker.close()
         if self._gateway is not None and not self._gateway.close_lease("the run is stopping"):
             return "the lease is closed; what was in flight is charged at its bound"
         return "gateway lease and tool broker are closed"
