@@ -109,7 +109,8 @@ def main() -> int:
         with ThreadPoolExecutor(asked.together) as pool:
             list(pool.map(do, todo))
     if asked.out:
-        took = time.monotonic() - began
+        minutes = round((time.monotonic() - began) / 60)
+        took = "in several sittings, the last at that commit" if known else f"{minutes} minutes"
         asked.out.write_text(page(rows, [job[:3] for job in every], took, ROOT), encoding="utf-8")
     bad = [row for row in rows if row.problem]
     print(f"{len(rows)} deaths, {len(bad)} of them did not end as they must")

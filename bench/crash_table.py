@@ -17,9 +17,9 @@ TEXT = """\
 # Crash matrix
 
 Real runs, killed with SIGKILL at one boundary after the other, and what came of each. Made by `make crash`
-(`bench/crash_matrix.py`; about {minutes} minutes on the machine below); not written by hand.
+(`bench/crash_matrix.py`); not written by hand.
 
-{when}, commit {commit}, {machine}. **{deaths} deaths in {runs} runs; {bad} did not end as they must.**{missed}
+{when}, commit {commit}, {machine}, {took}. **{deaths} deaths in {runs} runs; {bad} did not end as they must.**{missed}
 
 ## What is killed, and where
 
@@ -51,14 +51,14 @@ Seconds are from the next supervisor's start (gateway and broker: from the death
 """
 
 
-def page(rows: Sequence[Row], order: Sequence[tuple[str, str, str]], seconds: float, root: Path) -> str:
-    """The whole page; `order` names every death, `seconds` is how long they took together."""
+def page(rows: Sequence[Row], order: Sequence[tuple[str, str, str]], took: str, root: Path) -> str:
+    """The whole page; `order` names every death in its place, `took` says how long they took."""
     made = {(row.scene, row.victim, row.at): row for row in rows}
     found = [made[key] for key in order if key in made]
     missed = sum(row.outcome == "not passed" for row in found)
     parts = [
         TEXT.format(
-            minutes=max(1, round(seconds / 60)),
+            took=took,
             when=time.strftime("%Y-%m-%d", time.gmtime()),
             commit=_commit(root),
             machine=f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}",

@@ -69,7 +69,7 @@ def test_a_stop_is_carried_on(crashes: Crashes) -> None:
         known = crashes.untouched(scene)
         middle = [point for point in known.points if point.name.startswith(f"inside Dispose#1 {inside}")]
         assert middle, "the control: a disposal changes files"
-        names = ["effect RecordStop#1 before", middle[len(middle) // 2].name, "effect Finish#1 before"]
+        names = ["effect RecordStop#1 behind", middle[len(middle) // 2].name]
         work += [killed(scene, known, name) for name in names]
     together(work)
 
