@@ -47,7 +47,7 @@ once and under its own number, the result lands once, nothing is started behind 
 least what the provider bills and at most the cap, manifest, report, prompts and the last tree are there.
 `tests/run/crashrig.py` looks, `tests/run/test_crash_matrix.py` has a sample in CI and shows that the looks can fail.
 
-Seconds are from the next supervisor's start (gateway and broker: from the death) to the end of the run's program.
+Seconds, which the machine's load stretches, are from the next supervisor's start (gateway and broker: from the death) to the end of the run's program.
 """
 
 
@@ -61,7 +61,8 @@ def page(rows: Sequence[Row], order: Sequence[tuple[str, str, str]], took: str, 
             took=took,
             when=time.strftime("%Y-%m-%d", time.gmtime()),
             commit=_commit(root),
-            machine=f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}",
+            machine=f"{os.cpu_count()} cores with a load of {os.getloadavg()[2]:.0f}, Linux {platform.release()},"
+            f" Python {platform.python_version()}",
             deaths=sum(1 + row.at.count(" then ") for row in found if row.outcome != "not passed"),
             runs=len(found),
             bad=sum(bool(row.problem) for row in found),
