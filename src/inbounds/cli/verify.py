@@ -20,7 +20,9 @@ EPILOG = """\b
 
 Exit code: 0 all of it holds, 1 something does not, and what."""
 
-OWN_ACCOUNT = "every head was kept where this account writes: against its owner only an outside one counts (--from)"
+OWN_ACCOUNT = (
+    "every head was kept where this account writes: against its owner only an outside one counts (--from, --stamps-ca)"
+)
 
 
 @click.command(epilog=EPILOG)
@@ -33,10 +35,13 @@ OWN_ACCOUNT = "every head was kept where this account writes: against its owner 
               help="Heads kept elsewhere, a JSON object a line (default: all that are kept here).")  # fmt: skip
 @click.option("--key", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="The journal's verifier key (default: this state directory's, or the bundle's own).")  # fmt: skip
+@click.option("--stamps-ca", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="The certificates (PEM) of policy's RFC 3161 authority: asks its time-stamps, too.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
 def command(
-    run: str | None, clone: Path | None, directory: Path | None, anchors: Path | None, key: Path | None, as_json: bool
-) -> int:
+    run: str | None, clone: Path | None, directory: Path | None, anchors: Path | None, key: Path | None,
+    stamps_ca: Path | None, as_json: bool,
+) -> int:  # fmt: skip
     """Check everything that RUN (the latest by default) left as evidence; offline, with public keys only.
 
     Exit 0 if every check holds, 1 if one does not.
@@ -57,6 +62,8 @@ def command(
     except (OSError, ValueError) as error:
         raise OperatorError(str(error), where="--key", expected="a line as keys/journal.pub has it") from None
     given = _anchors(directory, home, anchors, clone)
+    if stamps_ca is not None:
+        given = [*(given or ()), *_stamps(directory, stamps_ca)]
     found = verify_run(
         directory,
         anchors=given,
@@ -65,7 +72,7 @@ def command(
         checker=_checker,
         processes=len(os.sched_getaffinity(0)),
     )
-    notes = (*found.notes, *((OWN_ACCOUNT,) if clone is None and anchors is None else ()))
+    notes = (*found.notes, *((OWN_ACCOUNT,) if not (clone or anchors or stamps_ca) else ()))
     if as_json:
         emit({"run_id": directory.name, **found.as_json(), "notes": list(notes)})
     else:
@@ -97,6 +104,15 @@ def _anchors(directory: Path, home: "Home | None", named: Path | None, clone: Pa
     if clone is not None:
         found += witnesses.of_commits(clone, run_id, "the clone's commits")
     return found
+
+
+def _stamps(directory: Path, ca_file: Path) -> "list[Anchor]":
+    from inbounds.cli import witnesses
+    from inbounds.journal import anchor
+    from inbounds.run.witness import STAMPS
+
+    beside = anchor.beside(directory) or directory / "anchors.jsonl"
+    return witnesses.of_stamps(beside.with_name(f"{beside.name.removesuffix('.jsonl')}{STAMPS}"), ca_file)
 
 
 def _named(directory: Path) -> tuple[str, str]:

@@ -1,8 +1,9 @@
-"""Heads of a run's journal in the places that only a process can ask: the ledger, and git's commit messages.
+"""Heads of a run's journal in the places that only a process can ask: the ledger, git's commit messages, time-stamps.
 
 A clone is untrusted, and so is its configuration; what stands in it can make a journal fail, never hold.
 """
 
+import json
 import re
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from inbounds.contracts.errors import OperatorError
 from inbounds.contracts.ids import RUN_ID
 from inbounds.journal.anchor import UNPLACED, Anchor
 
+STAMPS_BYTES_MAX = 64 << 20  # a token has some kilobytes, and a run a few hundred checkpoints
 # A commit for every iteration and promotion of one run, with a message of some kilobytes each: far beyond any.
 LOG_BYTES_MAX = 64 << 20
 LOG_SECONDS = 60.0
@@ -26,6 +28,41 @@ def of_ledger(ledger: Path, run_id: str) -> list[Anchor]:
 
     rows = anchors(ledger, run_id)
     return [Anchor(row.seq, row.hash, "the ledger", row.size, row.root, row.note, row.at_ms) for row in rows]
+
+
+def of_stamps(stamps: Path, ca_file: Path) -> list[Anchor]:
+    """The checkpoints that an RFC 3161 authority stamped, each token verified under the authority's own certificates.
+
+    [] where nothing was stamped. OperatorError for a file that is none, or a token that does not hold: a witness that
+    was tampered with is no silence.
+    """
+    from inbounds.journal import anchor
+    from inbounds.run import timestamp
+
+    try:
+        with stamps.open("rb") as file:
+            content = file.read(STAMPS_BYTES_MAX + 1)
+    except FileNotFoundError:
+        return []
+    found: list[Anchor] = []
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+        try:
+            stamp = json.loads(line)["stamp"]
+            token = str(stamp["token"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise OperatorError(f"line {number} is no time-stamp: {error}", where=str(stamps)) from None
+        kept = anchor.parse(line, "an RFC 3161 time-stamp")
+        if not token:  # the authority did not answer then; the file says why
+            continue
+        why = "it names no head" if kept is None else timestamp.check(kept.note, token, str(ca_file))
+        if kept is None or why:
+            raise OperatorError(
+                f"the time-stamp in line {number} does not hold: {why}",
+                where=str(stamps),
+                expected="a token of the authority whose certificates were given",
+            )
+        found.append(kept)
+    return found
 
 
 def of_commits(repository: Path, run_id: str, source: str) -> list[Anchor]:
