@@ -9,7 +9,6 @@ import json
 import logging
 import multiprocessing
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from inbounds.kernel.state import Phase
 
 RUNS = 100_000
 CHUNK = 250  # seeds that one process takes at a time
+SAID = 10_000  # runs between two words of progress
 SHOWN = 20
 MEMORY = Path("/dev/shm")
 
@@ -105,8 +105,10 @@ def everywhere(first: int, runs: int, jobs: int) -> Figures:
             total.runs += part.runs
             total.tally.add(part.tally)
             total.failures += part.failures
-            if sys.stderr.isatty():
-                sys.stderr.write(f"\r{total.runs} runs, {len(total.failures)} failures")
+            for seed, name, _ in part.failures:
+                print(f"seed {seed}: {name}", flush=True)
+            if total.runs % SAID == 0:
+                print(f"{total.runs} runs, {len(total.failures)} failures", flush=True)
     total.seconds = time.monotonic() - began
     return total
 

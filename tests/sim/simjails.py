@@ -74,11 +74,15 @@ class Crew:
 
     def open(self, role: str) -> Jail:
         """A jail that waits for its go."""
-        if self.halted:
-            raise HaltedError("the run is stopping", expected="no further jail")
+        self.may_start()
         jail = Jail(role)
         self.jails.append(jail)
         return jail
+
+    def may_start(self) -> None:
+        """HaltedError after `halt`."""
+        if self.halted:
+            raise HaltedError("the run is stopping", expected="no further jail")
 
     def kill(self, role: str, reason: str = "killed") -> None:
         """End the jails of one role."""

@@ -92,6 +92,7 @@ class Parts:
         self.faults.may_raise(name)
 
     def _open(self, *, paused: bool) -> None:
+        self.crew.may_start()
         if self.world.workspace is None:
             self.world.restore("base")
         state = self.life.supervisor.loop.state
@@ -116,6 +117,7 @@ class Parts:
         self._risk("reopen")
         reasons = ["the host lacks something"] if self.rng.random() < self.sim.preflight_p else []
         if not reasons:
+            self.crew.may_start()
             if restore:
                 self.world.restore(checkpoint or "base")
             self._risk("reopen")

@@ -43,8 +43,7 @@ class Crew:
     def open(self, spec: JailSpec, scratch: Path, hidden: Mapping[str, str] = MappingProxyType({})) -> Jail:
         """A jail that waits for its go; HaltedError after `halt`. `hidden`: text of its command -> what is recorded."""
         with self._lock:
-            if self._halted:
-                raise HaltedError("the run is stopping", expected="no further jail")
+            self._refuse()
             slow = self._percent if spec.role == SLOWED else 0
             if slow:
                 spec = replace(spec, limits=replace(spec.limits, nice=NICE))
@@ -57,6 +56,15 @@ class Crew:
                 started = {"role": spec.role, "n": self._n(), "enforcement": enforcement, "argv0": spec.argv[0]}
                 self._post("jail.started", {**started, "command": _command(spec.argv, hidden)})
         return jail
+
+    def may_start(self) -> None:
+        """HaltedError after `halt`: nothing else is opened either for a run that is stopping."""
+        with self._lock:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        if self._halted:
+            raise HaltedError("the run is stopping", expected="no further jail")
 
     def finish(self, jail: Jail, after: Callable[[], None] | None = None) -> JailExit:
         """Wait for a jail's end, do what must stand in the journal before its exit does, and say so."""

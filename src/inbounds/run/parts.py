@@ -399,6 +399,7 @@ class Parts:
             delete_tree(str(self.run_dir / name))
 
     def _open_parts(self, restore: str = "") -> None:
+        self.crew.may_start()  # a stop that did not wait any longer has disposed of the workspace
         contract = msgspec.structs.replace(self.contract, limits=self._limits().as_json())
         self._volume = self._a_volume()
         if restore:
@@ -406,6 +407,7 @@ class Parts:
         self._decoys = Decoys(self.run_dir / "decoys", self.identity, self._decoy_opened)
         self._bench = preflight.bench(self.home, contract, self.store, self.run_dir, self.crew, self.identity)
         self._bench.decoys = {name: marker.encode() for name, marker in self._decoys.markers.items()}
+        self.crew.may_start()
         config = gate.configuration(self.home, contract, self._settings, self._token)
         self._gateway = gate.start(config, self._keys_fd, self.post)
         if self._state().version > 1:  # what the ledger has of earlier amendments would win over the configuration

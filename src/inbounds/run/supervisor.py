@@ -29,6 +29,7 @@ class Supervisor:
         """`journal` is open for writing and `replayed` what it holds; `equip` before anything else is called."""
         self.journal, self._replayed = journal, replayed
         self.loop = Loop(journal, now_ms, replayed.state, replayed.at_ms, events)
+        self._decided: dict[str, Any] = {}
         self.parts: Parts
         self.worker: Worker
 
@@ -123,6 +124,7 @@ class Supervisor:
             case effects.RecordStop():
                 stop = {"code": effect.code.value, "why": effect.why, "disposal": effect.disposal.value,
                         "checkpoint": effect.checkpoint}  # fmt: skip
+                self._decided = stop
                 self.loop.record("stop.decided", stop)
             case effects.Persist():
                 self._step("persisted", self._persist)
@@ -160,10 +162,7 @@ class Supervisor:
         return detail
 
     def _dispose(self, disposal: Disposal, checkpoint: str) -> None:
-        done = next((name for name in DISPOSED.values() if name in self._replayed.done), "")
-        if done:
-            self.loop.record("stop.step", {"step": done, "ok": True, "detail": self._replayed.done[done]})
-            return
+        """Done again by whoever carries a stop on, whatever the journal says: its disk may have lost a move since."""
         try:
             name, detail = self.parts.dispose(disposal, checkpoint)
             ok = True
@@ -175,6 +174,9 @@ class Supervisor:
         self.parts.stop_programs()
         self.worker.end(WORKER_SECONDS_MAX)
         self.loop.drain()
+        if self._decided and not self.loop.state.stop_hash:
+            # It did not fit when it was due (a full disk); without it nobody could ever let the run go on (E11, E14).
+            self.loop.record("stop.decided", self._decided)
         if code is StopCode.DONE and (landed := self.parts.promote(again=bool(self._replayed.done))):
             self.loop.record("promotion.decided", landed)
         self._tell(self.parts.tell(code))
