@@ -47,7 +47,8 @@ once and under its own number, the result lands once, nothing is started behind 
 least what the provider bills and at most the cap, manifest, report, prompts and the last tree are there.
 `tests/run/crashrig.py` looks, `tests/run/test_crash_matrix.py` has a sample in CI and shows that the looks can fail.
 
-Seconds, which the machine's load stretches, are from the next supervisor's start (gateway and broker: from the death) to the end of the run's program.
+Seconds are from the next supervisor's start (gateway and broker: from the death) to the end of the run's program; a
+machine's load stretches them.
 """
 
 
