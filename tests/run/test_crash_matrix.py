@@ -11,7 +11,7 @@ from pathlib import Path
 
 import crashrig
 import pytest
-from crashrig import GATEWAY, HONEST, HOST, QUARANTINED, REVERTED, Crashes, Point, Row, Untouched
+from crashrig import GATEWAY, HONEST, HOST, QUARANTINED, REVERTED, Crashes, Point, Row, Scene, Untouched
 
 from inbounds.run.home import Home
 from inbounds.store.store import Store
@@ -60,8 +60,7 @@ def test_a_run_goes_on_behind_every_effect(crashes: Crashes, honest: Untouched) 
 
 @pytest.mark.req("E12", "E13")
 def test_a_stop_is_carried_on(crashes: Crashes) -> None:
-    def killed(scene: object, known: Untouched, name: str) -> Callable[[], Row]:
-        assert isinstance(scene, crashrig.Scene)
+    def killed(scene: Scene, known: Untouched, name: str) -> Callable[[], Row]:
         return lambda: crashrig.supervisor_dies(crashes, scene, known, Point(name))
 
     work = []
