@@ -67,8 +67,8 @@ class Supervisor:
     def finish(self, kind: str, data: dict[str, Any]) -> int:
         """Recovery: bring the run to its end because of this event; a stop that was decided is only carried on.
 
-        The steps of a stop stand in the journal once more, as `verify` wants them from the second writer; what has
-        been done to the workspace already is not done again, and the decision is not repeated.
+        The steps of a stop stand in the journal once more, as `verify` wants them from the second writer; evidence that
+        was taken is not taken again from what has been disposed of since, and the decision is not repeated.
         """
         replayed = self._replayed
         if replayed.state.phase is Phase.FINISHED:  # it died over the manifest or the report

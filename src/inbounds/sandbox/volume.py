@@ -234,6 +234,8 @@ class Volume:
             # Behind a crash between the steps it may have been moved already.
             if os.path.lexists(self._at("rw")) or not os.path.isdir(destination):
                 os.rename(self._at("rw"), destination)
+                for moved in (self.directory, os.path.dirname(destination)):
+                    _sync(moved)  # before anybody writes down that it is done
             os.chmod(destination, 0o700)
             if os.geteuid() == 0:
                 os.chown(destination, 0, 0)
@@ -247,6 +249,14 @@ class Volume:
         """Delete the workspace with all that is in it, at any depth."""
         with self._one_at_a_time:
             descent.delete_tree(self.directory)
+
+
+def _sync(directory: str) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _clean(path: str) -> str:
