@@ -70,7 +70,11 @@ def test_three_commands(newcomer: Person, request: pytest.FixtureRequest, agent:
     the_branch_holds_the_change(newcomer, run_id, terminal.text, head)
     # the work tree has what init said it wrote, and nothing else
     assert shop.git(newcomer.repository, "status", "--porcelain").splitlines() == ["?? .inbounds/"]
-    assert {path.name for path in (newcomer.repository / ".inbounds").iterdir()} == {"policy.yaml", "config.yaml"}
+    assert {path.name for path in (newcomer.repository / ".inbounds").iterdir()} == {
+        "policy.yaml",
+        "config.yaml",
+        "INCIDENT.md",
+    }
     assert contents(newcomer.repository) == before
     the_agent_worked_for_real(newcomer, run_id, agent)
     assert server.bill.requests >= 4
