@@ -138,7 +138,7 @@ def test_without_a_terminal_each_line_is_an_event(person: Person) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert all(EVENT.match(line) for line in lines), done.stdout
-    assert "run.finished" in lines[-1]
+    assert "the run is over: DONE" in lines[-1]
     assert "notes.txt" in done.stderr
     assert "git fetch" in done.stderr
     shown = shop.git(person.repository, "show", "--stat", "--format=", fetched(person, done.stderr))

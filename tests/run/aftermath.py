@@ -77,6 +77,24 @@ def iterations(ran: Ran) -> int:
     return len(ran.data("iteration.started"))
 
 
+def _last_safe(ran: Ran) -> str:
+    """The last committed tree to which no judge objected; that the goal is still open is no objection."""
+    safe, said = ran.contract.base_tree, dict[str, str]()
+    broken = True
+    for record in ran.records:
+        if record.kind == "snapshot.taken":
+            said = {}
+        elif record.kind == "verdict":
+            said[record.data["judge"]] = record.data["outcome"]
+        elif record.kind == "iteration.finished":
+            broken = record.data["regressions"] > 0
+        elif record.kind == "commit.made":
+            tests = said.get("tests") == "PASS" or (said.get("tests") == "FAIL" and not broken)
+            if tests and all(said.get(judge) == "PASS" for judge in ("scope", "secrets", "bandit")):
+                safe = record.data["tree"]
+    return safe
+
+
 def seconds_to_stop(ran: Ran) -> float:
     """From the record that made the kernel decide to the step that found nothing alive."""
     records = ran.records
@@ -128,9 +146,9 @@ class Watch:
                 assert not list(quarantine.rglob(".git"))
             case Disposal.REVERT:
                 assert not quarantine.exists()
-                commits = ran.data("commit.made")
                 store = Store.open(ran.contract.store)
-                safe = commits[-1]["tree"] if commits else ran.contract.base_tree
+                safe = _last_safe(ran)
+                assert (ran.data("stop.decided")[-1]["checkpoint"] or ran.contract.base_tree) == safe
                 for node in store.ls(safe, (ran.contract.thread,)):
                     if "/.inbounds/" not in node.path:
                         assert (workspace / node.path).read_bytes() == store.read_blob(node.blob), node.path

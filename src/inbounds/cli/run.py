@@ -71,12 +71,16 @@ def follow(home: "Home", started: "Started", *, as_json: bool, since: int = 0) -
     """Print events until the run is over; the first Ctrl-C asks it to stop, and goes on showing."""
     from inbounds.console.terminal import event_line
     from inbounds.journal.chain import Record
+    from inbounds.journal.writer import CHECKPOINT
     from inbounds.run import follow as following
     from inbounds.run import recovery
 
     with _interruptible(started):
         for raw in following.follow(started.run_dir, lambda: started.process.poll() is None, since=since):
-            print(json.dumps(raw) if as_json else event_line(Record(**raw)), flush=True)
+            if as_json:
+                print(json.dumps(raw), flush=True)
+            elif raw["kind"] != CHECKPOINT:  # it signs what came before: evidence, no news
+                print(event_line(Record(**raw)), flush=True)
         started.process.wait()
     if recovery.phase(home, started.run_dir.name) != "finished":
         recovery.recover(home, started.run_dir.name)
