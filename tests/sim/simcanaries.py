@@ -325,7 +325,7 @@ CANARIES = (
     _of("an agent goes before that is written", _the_agent_goes_unannounced, "an_agent_works_in_its_iteration"),
     _of("a result lands twice", _a_result_lands_twice, "only_what_is_done_lands_once"),
     _of("a disposal is only said", _dispositions_are_forgotten, "the_workspace_is_disposed_of"),
-    _of("an earlier leg's stop counts", _an_earlier_stop_counts, "the_workspace_is_disposed_of", "the_stop_is_in_order"),
+    _of("an earlier leg's stop counts", _an_earlier_stop_counts, "each_stop_keeps_its_evidence"),
     _of("a crashed leg begins anywhere", _a_crashed_leg_begins_anywhere, "a_leg_begins_at_the_checkpoint"),
     _of("a clock set back stands still", _a_clock_set_back_stands_still, "the_wall_clock_is_kept", "every_run_ends"),
     _of("a malformed record ends every recovery", _a_malformed_record_ends_every_recovery, "every_run_ends"),

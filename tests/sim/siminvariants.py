@@ -294,6 +294,15 @@ def the_workspace_is_disposed_of(seen: "Witness", effect: fx.Dispose) -> None:
     _holds(the_workspace_is_disposed_of, ok, lambda: f"{effect}: the workspace is at {here}")
 
 
+def each_stop_keeps_its_evidence(seen: "Witness", before: State, record: Record) -> None:
+    """What is said to be persisted is what stood at the end of this leg, and of no earlier one."""
+    del before
+    said = record.data if record.kind == "stop.step" else {}
+    if said.get("step") == "persisted" and said["ok"] and str(said["detail"]).startswith("tree "):
+        kept = seen.sim.world.evidence
+        _holds(each_stop_keeps_its_evidence, seen.legs in kept, lambda: f"leg {seen.legs} says {said}, kept: {kept}")
+
+
 def only_judged_trees_are_committed(seen: "Witness", n: int, tree: str) -> None:
     world = seen.sim.world
     ok = (n, tree) in world.judged and tree in world.snapshots
@@ -322,5 +331,6 @@ OF_RECORDS: tuple[Callable[["Witness", State, Record], None], ...] = (
     what_was_used_is_counted,
     limits_change_by_an_amendment_alone,
     a_cause_stops,
+    each_stop_keeps_its_evidence,
     the_checkpoint_is_safe,
 )

@@ -259,6 +259,7 @@ class Parts:
         if self.world.workspace is None:
             return {}, "there was no workspace yet"
         taken = self._taken(self.life.supervisor.loop.state.n)
+        self.world.evidence.add(self.sim.witness.legs)
         return taken, f"tree {taken['tree']}"
 
     def write_manifest(self) -> None:

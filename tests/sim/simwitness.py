@@ -39,7 +39,7 @@ class Witness:
         self.restored = ""
         self.tokens = self.tool_calls = self.spent = self.denials = 0
         self.begun = -1
-        self.unwritten = 0
+        self.unwritten = self.legs = 0
         self.scarred = False  # a record of this leg could not be written, in this life or before
 
     # -- the journal
@@ -100,6 +100,7 @@ class Witness:
         elif before.phase is Phase.FINISHED is not self.state.phase:
             self.stopped = self.closed = False
             self.scarred, self.denials = False, 0
+            self.legs += 1
             self.restored = self.state.checkpoint or "base"
         if before.phase is Phase.NEW is not self.state.phase:
             self.begun = self.sim.time.ms

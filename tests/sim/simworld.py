@@ -64,6 +64,7 @@ class World:
     snapshots: set[str] = field(default_factory=set)
     development: list[str] = field(default_factory=list)
     requests: Requests = field(default_factory=Requests)
+    evidence: set[int] = field(default_factory=set)  # legs whose stop has kept what stood
     used: tuple[int, int] = (0, 0)
     workspace_full: bool = False
     gateway: Gateway | None = None
