@@ -348,7 +348,7 @@ def test_a_stopped_run_waits_for_a_signature_and_can_be_discarded(person: Person
     run_id = stopped(person)
     nobody = person.runs("resume", run_id)
     assert nobody.returncode == 100
-    kept = person.facts("resume", run_id, "--yes", "--note", "go on")
+    kept = person.facts("resume", run_id, "--yes", "--sign-only", "--note", "go on")
     stop = next(record for record in journal(person, run_id) if record["kind"] == "stop.decided")
     assert kept["statement"]["stop_hash"] == stop["hash"]
     assert stop["data"]["why"].endswith("lunch"), stop
