@@ -71,7 +71,7 @@ def follow(home: "Home", started: "Started", *, as_json: bool, since: int = 0) -
     """Print events until the run is over; the first Ctrl-C asks it to stop, and goes on showing."""
     from inbounds.console.terminal import event_line
     from inbounds.journal.chain import Record
-    from inbounds.journal.writer import CHECKPOINT
+    from inbounds.journal.links import CHECKPOINT
     from inbounds.run import follow as following
     from inbounds.run import recovery
 
