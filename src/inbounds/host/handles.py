@@ -10,6 +10,7 @@ import os
 import re
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _libc = ctypes.CDLL(None, use_errno=True)
 # The same on every architecture that Linux 5.15 has but alpha (asm-generic/unistd.h).
@@ -128,13 +129,24 @@ def unmount(path: str, flags: int = 0) -> None:
     _checked(_libc.umount2(os.fsencode(path), flags | UMOUNT_NOFOLLOW), f"unmount {path}")
 
 
-def mounted_devices(path: str) -> list[int]:
-    """The devices of the mounts at exactly this path in this mount namespace, the lowest first."""
+class Mount(NamedTuple):
+    """One line of mountinfo: the file system's device, and which directory of it is the mount's root."""
+
+    device: int
+    root: str
+
+
+def mounts_at(path: str) -> list[Mount]:
+    """The mounts at exactly this path in this mount namespace, the topmost last."""
     with open("/proc/self/mountinfo", "rb") as table:
         rows = [line.split(b" ", 5) for line in table]
     wanted = os.fsencode(path)
-    found = [row[2] for row in rows if re.sub(rb"\\([0-7]{3})", _octal, row[4]) == wanted]
-    return [os.makedev(*map(int, number.split(b":"))) for number in found]
+    found = [row for row in rows if _plain(row[4]) == wanted]
+    return [Mount(os.makedev(*map(int, row[2].split(b":"))), os.fsdecode(_plain(row[3]))) for row in found]
+
+
+def _plain(escaped: bytes) -> bytes:
+    return re.sub(rb"\\([0-7]{3})", _octal, escaped)
 
 
 def _octal(escaped: re.Match[bytes]) -> bytes:
