@@ -1,0 +1,108 @@
+"""The account of a slot: made, known as ours by its mark, removed; and what is left of a number's former owner.
+
+By the system's own tools, which lock its files and keep them whole. Knows nothing of slots' states.
+"""
+
+import errno
+import grp
+import os
+import pwd
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from inbounds.host.protocol import uid_of
+
+TOOLS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
+TOOL_SECONDS_MAX = 60  # the tools wait for each other's locks on /etc/passwd, 15 s at most
+# Where every user of a host may leave files. A jail can write to none (jailer.py); this is the second look.
+SHARED_DIRECTORIES = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue")  # noqa: S108  # looked at, not written to
+
+Key = TypeVar("Key", str, int)
+Entry = TypeVar("Entry")
+
+
+def tool(name: str, *arguments: str) -> None:
+    """Run one of the system's tools; OSError with its own words where it fails or is not there."""
+    path = next((f"{place}/{name}" for place in TOOLS if os.access(f"{place}/{name}", os.X_OK)), None)
+    if path is None:
+        raise OSError(errno.ENOENT, f"this host has no {name}")
+    done = subprocess.run(
+        [path, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=TOOL_SECONDS_MAX, check=False, env={}
+    )
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip()[:500]
+        raise OSError(errno.EIO, f"{name} {' '.join(arguments)}: {said or done.returncode}")
+
+
+def name_of(slot: int) -> str:
+    """The name of a slot's user and of its group."""
+    return f"inbounds-run-{slot}"
+
+
+def taken(slot: int) -> bool:
+    """Whether anybody has the slot's number or name, as a user or as a group."""
+    return bool(user_of(slot) or _there(grp.getgrnam, name_of(slot)) or _there(grp.getgrgid, uid_of(slot)))
+
+
+def user_of(slot: int) -> list[pwd.struct_passwd]:
+    """The users that have the slot's number or name."""
+    return _there(pwd.getpwnam, name_of(slot)) + _there(pwd.getpwuid, uid_of(slot))
+
+
+def make(slot: int, mark: str) -> None:
+    """A user without home and shell, and a group of the same name and number. OSError where one is there already.
+
+    `mark` says whose it is: nobody else's is ever removed.
+    """
+    number, name = str(uid_of(slot)), name_of(slot)
+    tool("groupadd", "--system", "--gid", number, name)
+    arguments = ["--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
+    tool("useradd", *arguments, "--comment", mark, "--gid", number, "--uid", number, name)
+
+
+def ours(slot: int, mark: str) -> bool:
+    """Whether the account is there and carries the mark."""
+    return [(user.pw_name, user.pw_gecos) for user in user_of(slot)[:1]] == [(name_of(slot), mark)]
+
+
+def remove(slot: int, mark: str) -> None:
+    """The user and its group are gone; somebody else's stay. Repeatable after a death in between."""
+    if ours(slot, mark):
+        tool("userdel", name_of(slot))  # with its group, where the host's settings say so
+    if not user_of(slot) and _there(grp.getgrnam, name_of(slot)):
+        tool("groupdel", name_of(slot))
+
+
+def leftovers(uid: int) -> list[str]:
+    """What is left of a user number's former owner: processes, and files where everybody may write."""
+    return [f"process {pid}" for pid in _processes(uid)] + list(_files(uid))
+
+
+def _processes(uid: int) -> Iterator[int]:
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/status", encoding="utf-8", errors="replace") as file:
+                [line] = [line for line in file if line.startswith("Uid:")]
+        except (OSError, ValueError):
+            continue  # it ended between the listing and the reading
+        if str(uid) in line.split()[1:]:  # real, effective, saved, of the file system
+            yield int(name)
+
+
+def _files(uid: int) -> Iterator[str]:
+    for directory in filter(os.path.isdir, SHARED_DIRECTORIES):
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                try:
+                    if entry.stat(follow_symlinks=False).st_uid == uid:
+                        yield entry.path
+                except FileNotFoundError:
+                    continue  # gone meanwhile, as files in such places are
+
+
+def _there(lookup: Callable[[Key], Entry], key: Key) -> list[Entry]:
+    try:
+        return [lookup(key)]
+    except KeyError:
+        return []
