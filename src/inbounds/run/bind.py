@@ -149,16 +149,14 @@ def pin(base: Base, tests: tuple[str, ...]) -> tuple[PinnedTest, ...]:
     return tuple(pins)
 
 
-def bind(*, documents: Documents, work: Work, wish: Wish, base: Base, agent: AgentChoice, operator: str) -> Contract:
+def bind(
+    *, documents: Documents, work: Work, wish: Wish, base: Base, agent: AgentChoice, operator: str, mode: models.Mode
+) -> Contract:
     """The contract, unsigned; OperatorError or RefusedError names what does not hold."""
     policy, config, plan = documents.policy, documents.config, work.plan
     limits, sources = narrow(documents, work, wish)
     check_work(documents, work)
-    agents = narrow_names("agents", policy.agents, config.agents, documents.path("config.yaml"))
-    narrow_names("agents", agents, (agent.name,), "--agent" if wish.agent else documents.path(PLAN))
-    if policy.models or config.models:
-        allowed = narrow_names("models", policy.models, config.models, documents.path("config.yaml"))
-        narrow_names("models", allowed, (agent.model,), "--model" if wish.model else documents.path(PLAN))
+    _check_agent(documents, wish, agent)
     acceptance = pin(base, tuple(a.test for r in work.requirements for a in r.acceptance))
     _check_pins(documents, work, acceptance)
     hashes = {r.id: document_sha256(r) for r in work.requirements}
@@ -203,6 +201,7 @@ def bind(*, documents: Documents, work: Work, wish: Wish, base: Base, agent: Age
         settings_sha256=agent.settings_sha256,
         model=agent.model,
         profile=policy.profile,
+        mode=mode,
         level=policy.enforcement.level,
         require=policy.enforcement.require,
         promote_to=plan.promote_to,
@@ -219,6 +218,16 @@ def bind(*, documents: Documents, work: Work, wish: Wish, base: Base, agent: Age
         signature="",
         goal=wish.goal or "; ".join(r.objective for r in work.requirements),
     )
+
+
+def _check_agent(documents: Documents, wish: Wish, agent: AgentChoice) -> None:
+    """The chosen agent and model are among those that policy and thread allow."""
+    policy, config = documents.policy, documents.config
+    agents = narrow_names("agents", policy.agents, config.agents, documents.path("config.yaml"))
+    narrow_names("agents", agents, (agent.name,), "--agent" if wish.agent else documents.path(PLAN))
+    if policy.models or config.models:
+        allowed = narrow_names("models", policy.models, config.models, documents.path("config.yaml"))
+        narrow_names("models", allowed, (agent.model,), "--model" if wish.model else documents.path(PLAN))
 
 
 def all_remarks(work: Work) -> tuple[Remark, ...]:

@@ -20,6 +20,7 @@ from inbounds.contracts.bound import Contract, decode
 from inbounds.contracts.errors import HostError, OperatorError
 from inbounds.journal import signing
 from inbounds.run.home import Home
+from inbounds.sandbox.hardened import PLACE
 from inbounds.store.descent import delete_tree
 
 CONTRACT = "contract.json"
@@ -29,7 +30,7 @@ SETTINGS = "settings.json"
 LOG = "supervisor.log"
 # What a supervisor and its children may see of the operator's environment: places and proxies, never secrets.
 KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR",
-                    "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY")  # fmt: skip
+                    "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY", PLACE)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

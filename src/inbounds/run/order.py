@@ -89,7 +89,7 @@ def order(
     """Bind; `gateway` (settings, keys) replaces the operator's provider (demo and tests bring a model server)."""
     top, thread = place(asked.directory)
     found = documents.read(top, thread)
-    preflight.refuse_host(found.policy.enforcement.level, found.policy.enforcement.require)
+    mode = preflight.settle_host(found.policy.enforcement)
     needs_accept(home, top, found, asked.wish)
     base = find_base(top, found, home)
     operators = {person.name: person.key for person in found.policy.operators}
@@ -105,7 +105,9 @@ def order(
     layer.ensure(home, layer.need(base.store, base.tree, thread), say)
     settings = {"agent": asdict(install), "gateway": dict(served)}
     choice = bind.AgentChoice(install.name, install.version, install.sha256, model, launch.settings_sha256(settings))
-    contract = bind.bind(documents=found, work=work, wish=asked.wish, base=base, agent=choice, operator=operator)
+    contract = bind.bind(
+        documents=found, work=work, wish=asked.wish, base=base, agent=choice, operator=operator, mode=mode
+    )
     looked = repository.look(asked.directory)
     hosts = tuple(sorted({str(upstream["base_url"]) for upstream in served["upstreams"].values()}))
     blast = radius(contract, hosts)

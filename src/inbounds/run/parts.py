@@ -128,7 +128,7 @@ class Parts:
             "base_tree": contract.base_tree,
             "store": contract.store,
             "branch": contract.branch,
-            "mode": "rootless",
+            "mode": contract.mode,
             "limits": contract.limits,
             "conduct": contract.conduct,
             "budget_micro_usd": contract.numbers().budget_micro_usd,

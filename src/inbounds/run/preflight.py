@@ -12,6 +12,7 @@ from typing import Any
 from inbounds.agents.registry import profile
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.canonical import digest
+from inbounds.contracts.documents import Enforcement, Mode
 from inbounds.contracts.errors import HostError, RefusedError
 from inbounds.contracts.paths import below
 from inbounds.contracts.verdict import Outcome
@@ -25,14 +26,13 @@ from inbounds.run.home import Home
 from inbounds.run.judging import Bench
 from inbounds.run.launch import settings_sha256
 from inbounds.run.workbench import Workbench
+from inbounds.sandbox import hardened, maturity
 from inbounds.sandbox.host import jail_python
 from inbounds.sandbox.identity import Identity
 from inbounds.sandbox.probe import probe
-from inbounds.sandbox.spec import Bind, JailLimits
+from inbounds.sandbox.spec import ENFORCED, HARDENED, Bind, JailLimits
 from inbounds.sandbox.volume import Volume
 from inbounds.store.store import Store
-
-ROOTLESS_LEVEL_MAX = 2
 
 
 @dataclass(slots=True)
@@ -74,9 +74,11 @@ def read_settings(path: Path) -> dict[str, Any]:
 def host(contract: Contract, found: Found) -> None:
     """Probe by real attempts; policy's level and required mechanisms must hold."""
     facts = probe()
-    found.enforcement, found.level = dict(facts.enforcement), min(facts.level, ROOTLESS_LEVEL_MAX)
+    found.enforcement, found.level = dict(facts.enforcement), min(facts.level, maturity.LEVEL_ROOTLESS_MAX)
     if facts.problem:
         found.reasons.append(f"{facts.problem}; type: {facts.fix}" if facts.fix else facts.problem)
+    if contract.mode == "hardened" and (service := hardened.reach()).problem:
+        found.reasons.append(f"the run is to be hardened: {service.problem}; type: {service.fix}")
     elif found.level < contract.level:
         missing = ", ".join(f"{n}: {s}" for n, s in found.enforcement.items() if s != "enforced")
         found.reasons.append(f"level {contract.level} is asked for, this host gives {found.level} ({missing})")
@@ -86,27 +88,40 @@ def host(contract: Contract, found: Found) -> None:
             found.reasons.append(f"policy requires {name}, here it is {state}; see inbounds doctor")
 
 
-def refuse_host(level: int, require: tuple[str, ...]) -> None:
-    """Before a person is asked to sign: HostError where no jail can be made, RefusedError where policy asks for more.
+def settle_host(asked: Enforcement) -> Mode:
+    """Before a person is asked to sign: the mode that the run will have, by what policy asks for and this host gives.
 
-    The supervisor looks again (`host`): its word stands in the journal.
+    HostError where no jail can be made, RefusedError where policy asks for more: nothing is weakened silently. The
+    supervisor looks again (`host`), in the run's own slot where there is one: its word stands in the journal.
     """
     facts = probe()
     if facts.problem:
         raise HostError(facts.problem, expected="a host that can make jails", fix=facts.fix or "inbounds doctor")
-    found = min(facts.level, ROOTLESS_LEVEL_MAX)
-    lacking = [f"{name} is {facts.enforcement.get(name, 'unknown')}" for name in require
-               if facts.enforcement.get(name) != "enforced"]  # fmt: skip
-    if found < level:
-        lacking += [f"{name} is {facts.enforcement[name]}" for name in facts.lacking if name not in require]
-        lacking = lacking or [f"level {found} is the highest without the hardened mode"]
+    service = hardened.reach() if asked.mode != "rootless" else hardened.UNASKED
+    mode: Mode = "hardened" if service.usable or asked.mode == "hardened" else "rootless"
+    found = {**facts.enforcement, **service.enforcement}
+    got = maturity.reached(found, maturity.LEVEL_MAX if mode == "hardened" else maturity.LEVEL_ROOTLESS_MAX)
+    names = [name for name in asked.require if found.get(name) != ENFORCED]
+    names += [name for name in got.lacking if got.level < asked.level and name not in names]
+    lacking = [f"{name} is {found.get(name, 'unknown')}" for name in names]
+    if mode == "hardened" and not service.usable:
+        lacking.insert(0, f"the hardened mode is absent: {service.problem}")
     if lacking:
         raise RefusedError(
             f"policy asks for more than this host enforces: {'; '.join(lacking)}",
             where=f"{POLICY}: enforcement",
-            expected=f"level {level}, found level {found}",
-            fix="inbounds doctor",
+            expected=f"level {asked.level}, found level {got.level}",
+            fix=_to_type(asked, service, names),
         )
+    return mode
+
+
+def _to_type(asked: Enforcement, service: hardened.Reach, lacking: list[str]) -> str:
+    """What would let the run start: the hardened mode, where what is lacking is that or comes with it."""
+    comes_with_it = asked.mode == "hardened" or any(name in HARDENED for name in lacking)
+    if not comes_with_it or service.usable:
+        return "inbounds doctor"
+    return f"write mode: auto in {POLICY}; then inbounds doctor" if asked.mode == "rootless" else service.fix
 
 
 def agent(contract: Contract, settings: dict[str, Any], found: Found) -> None:

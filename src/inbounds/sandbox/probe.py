@@ -12,19 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from inbounds.contracts.errors import HostError
+from inbounds.sandbox import maturity
 from inbounds.sandbox.host import bubblewrap
 from inbounds.sandbox.identity import Identity, identity
 from inbounds.sandbox.jail import spawn
 from inbounds.sandbox.namespaces import namespaces_forbidden
-from inbounds.sandbox.spec import ENFORCED, MECHANISMS, REQUIRED, JailSpec
+from inbounds.sandbox.spec import MECHANISMS, JailSpec
 
 SYS_LANDLOCK_CREATE_RULESET = 444
 LANDLOCK_CREATE_RULESET_VERSION = 1
 TRUE_SECONDS_MAX = 20
-
-# What a level asks of the jail on top of REQUIRED; volumes, users and ceilings of hardened mode are asked elsewhere.
-LEVEL_2 = ("landlock_files", "noexec", "memory_limit", "tmpfs_limit")
-LEVEL_ROOTLESS_MAX = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +76,9 @@ def probe() -> HostFacts:
         found = _try(who)
     except HostError as error:
         return HostFacts(machine, kernel, version, abi, 0, _unavailable(error.found), (), error.found, error.fix, who)
-    lacking_1 = tuple(name for name in REQUIRED if found[name] != ENFORCED)
-    lacking_2 = tuple(name for name in LEVEL_2 if found[name] != ENFORCED)
-    level = 0 if lacking_1 else 1 if lacking_2 else LEVEL_ROOTLESS_MAX
-    return HostFacts(machine, kernel, version, abi, level, found, lacking_1 or lacking_2, identity=who)
+    got = maturity.reached(found, maturity.LEVEL_ROOTLESS_MAX)
+    lacking = got.lacking if got.level < maturity.LEVEL_ROOTLESS_MAX else ()
+    return HostFacts(machine, kernel, version, abi, got.level, found, lacking, identity=who)
 
 
 def _try(who: Identity) -> Mapping[str, str]:

@@ -38,6 +38,25 @@ MECHANISMS: dict[str, str] = {
     "dedicated_user": "a user of its own, without an account",
 }
 
+# What the host service adds in hardened mode (ADR 11): said by the service, seen from inside where a jail can see it.
+HARDENED: dict[str, str] = {
+    "dedicated_user": "a user and a group of its own, which no other run has had unscanned",
+    "volume_image": "a disk image, mounted nosuid,nodev,noexec, is the only writable place",
+    "bytes_limit": "a hard ceiling of bytes on disk",
+    "inodes_limit": "a hard ceiling of files on disk",
+    "acl": "the volume is entered by the operator and the run's own group alone",
+    "cgroup_memory": "a hard ceiling of memory for all of its processes together",
+    "cgroup_swap": "swap is under the same ceiling",
+    "cgroup_processes": "a hard ceiling of processes and threads, whatever namespaces they make",
+    "cgroup_cpu": "a ceiling of processor time",
+    "cgroup_io": "a ceiling of disk traffic",
+    "packet_filter": "what its user or group sends is dropped, beneath the network namespace",
+    "file_events": "the kernel tells which files were read, written and executed",
+    "freezer": "all of it stops at one stroke, before the evidence is taken",
+    "watchdog": "the wall clock is enforced without the supervisor",
+    "encryption": "the image is encrypted with a key of this run, destroyed with it",
+}
+
 # A jail that lacks one of these is not started (fail closed). The others lower a run's level and are for policy to ask.
 REQUIRED = (
     "user_namespace",
