@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "verify": ("inbounds.cli.verify", "Re-check everything a run left as evidence."),
     "export": ("inbounds.cli.export", "Evidence as one file for an audit, or as traces."),
     "doctor": ("inbounds.cli.doctor", "What this host enforces, tried for real."),
+    "drill": ("inbounds.cli.drill", "Attack this host's own jails, and say what held."),
     "shell": ("inbounds.cli.shell", "A shell or command in the jail that a role would get."),
     "budget": ("inbounds.cli.budget", "Caps, spend and reservations."),
     "key": ("inbounds.cli.key", "Provider keys: add, list, remove; never printed."),

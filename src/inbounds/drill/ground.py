@@ -37,7 +37,6 @@ class Ground:
     layer: tuple[Bind, ...] = ()
     pythonpath: tuple[str, ...] = ()
     terms: anomalies.Terms = field(default_factory=lambda: anomalies.DEFAULT)
-    require: tuple[str, ...] = ()
     described: str = "the default policy"
 
 
