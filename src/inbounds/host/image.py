@@ -19,6 +19,7 @@ from inbounds.host import fscrypt, handles, loop
 
 SIZE_MIN = 8 << 20  # ext4 with a journal needs no less
 SIZE_MAX = 1 << 40  # beyond it one slot could hold any host's disk
+HOST_KEEPS = 256 << 20  # on the disk below, for state, journals and stores of the other runs
 INODES_MIN = 64
 BYTES_PER_INODE_MIN = 1024  # 256 bytes are the inode itself; denser, and little is left for contents
 RESERVED_INODES = 13  # ext4's own 11, its lost+found and the volume's root
@@ -112,6 +113,9 @@ class Image:
             if (there.encrypted, there.size) != (encrypt, size) or there.inodes < inodes:
                 raise OSError(errno.EEXIST, f"{made.file} is there with other limits")
             return made
+        free = os.statvfs(directory)
+        if size > free.f_bavail * free.f_frsize - HOST_KEEPS:
+            raise OSError(errno.ENOSPC, f"{directory} has no room for {size} bytes and {HOST_KEEPS} for the host")
         if encrypt:
             fscrypt.draw(made.key)
         half = f"{made.file}.part"
@@ -134,7 +138,7 @@ class Image:
     def open(
         cls, directory: str, raw: str, view: str, *, uid: int, gid: int, operator_uid: int, operator_gid: int
     ) -> "Image":
-        """What is there, after whatever death: a half-made image is removed; `exists` says whether there is a whole one.
+        """What is there, after whatever death: a half-made image is removed, `exists` tells of a whole one.
 
         OSError EPERM where the directory or the image is not, or no longer, in root's custody.
         """
@@ -215,7 +219,7 @@ class Image:
         return self.exists and self._is_at(self.raw) and self._is_at(self.view)
 
     def raw_fd(self) -> int:
-        """A descriptor of the volume's root on `raw`, the caller's to close; while it is open, `unmount` finds it busy."""
+        """A descriptor of the volume's root on `raw`, the caller's to close: while it is open, `unmount` is busy."""
         fd = os.open(self.raw, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         if os.fstat(fd).st_dev not in self._devices():
             os.close(fd)
@@ -399,7 +403,7 @@ def _make_file_system(fd: int, inodes: int, *, encrypt: bool) -> None:
 
 
 def _acl(operator_uid: int, group: int) -> bytes:
-    """The xattr of an ACL (struct posix_acl_xattr): root all, the operator and the group may pass, nobody else anything (acl(5))."""
+    """Root may do all, the operator and the group may pass, nobody else anything: as an xattr (posix_acl_xattr.h)."""
     nobody = 0xFFFFFFFF
     entries = [
         (_ACL_USER_OBJ, 7, nobody),
