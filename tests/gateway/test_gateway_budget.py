@@ -234,6 +234,45 @@ def test_a_usage_that_makes_no_sense_is_charged_at_the_bound(launch, provider, u
 
 
 @pytest.mark.req("G9")
+@pytest.mark.parametrize("usage", [{"total": 0}, {"input_tokens": 20}, {"output_tokens": 5}, {"prompt_tokens": 0}])
+def test_a_figure_that_an_anthropic_reply_leaves_out_is_not_zero(launch, provider, usage):
+    provider.play = lambda call: call.reply({"type": "message", "content": [], "usage": usage})
+    gateway = launch()
+    assert gateway.ask().status == 200
+    told = gateway.wait("usage")[0]
+    assert told["state"] == "unknown"
+    assert told["spent_micro_usd"] > COST
+
+
+@pytest.mark.req("G9")
+@pytest.mark.parametrize(
+    ("start", "delta", "state"),
+    [
+        ({"input_tokens": 20, "output_tokens": 1}, {"output_tokens": 5}, "settled"),
+        ({"output_tokens": 1}, {"input_tokens": 20, "output_tokens": 5}, "settled"),  # as compatible services have it
+        ({"output_tokens": 1}, {"output_tokens": 5}, "unknown"),
+        ({"input_tokens": 20, "output_tokens": 1}, {"input_tokens": 20}, "unknown"),
+        (None, {"output_tokens": 5}, "unknown"),
+    ],
+)
+def test_a_figure_that_stands_nowhere_in_an_anthropic_stream_is_not_zero(launch, provider, start, delta, state):
+    def play(call):
+        call.start_stream()
+        if start is not None:
+            call.event({"type": "message_start", "message": {"usage": start}})
+        call.event({"type": "message_delta", "delta": {}, "usage": delta})
+        call.event({"type": "message_stop"})
+        call.end_stream()
+
+    provider.play = play
+    gateway = launch()
+    gateway.ask(stream=True)
+    told = gateway.wait("usage")[0]
+    assert told["state"] == state
+    assert (told["spent_micro_usd"] == COST) is (state == "settled")
+
+
+@pytest.mark.req("G9")
 @pytest.mark.parametrize("wire", EVERY)
 def test_a_stream_that_breaks_off_is_charged_at_the_bound(launch, provider, wire):
     def cut(call):

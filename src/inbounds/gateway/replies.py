@@ -10,7 +10,15 @@ import msgspec
 
 from inbounds.gateway.calls import Calls, item_of
 from inbounds.gateway.config import Format
-from inbounds.gateway.usage import UnreadableUsageError, Usage, merge_anthropic, read_usage
+from inbounds.gateway.usage import (
+    ANTHROPIC_BOTH,
+    UnreadableUsageError,
+    Usage,
+    merge_anthropic,
+    read_part,
+    read_usage,
+    stated,
+)
 
 EVENT_BYTES_MAX = 32 << 20  # one streamed event; response.completed repeats the whole reply
 
@@ -223,13 +231,20 @@ class MessagesMeter:
         """Start with nothing seen."""
         self.reading = Reading()
         self._start = Usage()
+        self._seen: Usage | None = None
+        self._stated: set[str] = set()
 
     def feed(self, data: dict[str, Any]) -> None:
-        """A figure is final only from message_delta on: what was seen before it is partial, and owed more."""
+        """A figure is final only from message_delta on: what was seen before it is partial, and owed more.
+
+        A stream in which one of the two figures stands nowhere has no usage: compatible services leave some out.
+        """
         match data.get("type"):
             case "message_start":
                 message = data.get("message")
-                self._start = read_usage(Format.MESSAGES, message.get("usage") if isinstance(message, dict) else None)
+                usage = message.get("usage") if isinstance(message, dict) else None
+                self._start = read_part(usage)
+                self._stated |= stated(usage) - {"output_tokens"}  # what is said of the output here is a beginning
             case "content_block_start" if _is_messages_call(data.get("content_block")):
                 block: dict[str, Any] = data["content_block"]
                 self.reading.tool_calls += 1
@@ -240,8 +255,11 @@ class MessagesMeter:
             case "content_block_stop":
                 self.reading.calls.end(_place(data))
             case "message_delta" if data.get("usage") is not None:
-                seen = merge_anthropic(self._start, read_usage(Format.MESSAGES, data["usage"]))
-                self.reading.usage = merge_anthropic(self.reading.usage or seen, seen)
+                seen = merge_anthropic(self._start, read_part(data["usage"]))
+                self._seen = merge_anthropic(self._seen or seen, seen)
+                self._stated |= stated(data["usage"])
+                if self._stated == ANTHROPIC_BOTH:
+                    self.reading.usage = self._seen
             case _:
                 pass
 

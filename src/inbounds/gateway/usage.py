@@ -9,6 +9,7 @@ from typing import Any
 
 from inbounds.gateway.config import Format
 
+ANTHROPIC_BOTH = frozenset({"input_tokens", "output_tokens"})
 TOKENS_MAX = 1 << 40  # no reply has more; keeps every product below 2^63
 
 
@@ -102,7 +103,21 @@ def read_usage(wire: Format, usage: Any) -> Usage:
         case Format.RESPONSES:
             return _openai(usage, "input_tokens", "output_tokens", "input_tokens_details")
         case Format.MESSAGES:
+            if stated(usage) != ANTHROPIC_BOTH:
+                raise UnreadableUsageError(f"usage without {' and '.join(sorted(ANTHROPIC_BOTH))}")
             return _anthropic(usage)
+
+
+def stated(usage: Any) -> set[str]:
+    """Which of Anthropic's two figures stand in a usage object; what does not stand there is not zero."""
+    return {name for name in ANTHROPIC_BOTH if isinstance(usage, dict) and usage.get(name) is not None}
+
+
+def read_part(usage: Any) -> Usage:
+    """As `read_usage` for one event of an Anthropic stream: a figure may stand in another event, see `stated`."""
+    if not isinstance(usage, dict):
+        raise UnreadableUsageError("an event without usage")
+    return _anthropic(usage)
 
 
 def merge_anthropic(start: Usage, delta: Usage) -> Usage:
