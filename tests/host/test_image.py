@@ -383,7 +383,8 @@ def test_an_encrypted_image_shows_neither_contents_nor_names_nor_after_the_run_a
 def test_nobody_can_read_the_key_not_even_root(base: str) -> None:
     def read(number: int) -> bytes:
         room = ctypes.create_string_buffer(256)
-        return room.raw[: fscrypt._call(1, KEYCTL_READ, number, room, 256)]
+        length = fscrypt._call(1, KEYCTL_READ, number, room, 256)
+        return room.raw[:length]
 
     ordinary = fscrypt._call(0, b"user", b"inbounds-control", b"readable", 8, fscrypt._USER_KEYRING)
     try:
