@@ -5,6 +5,7 @@ import platform
 import shutil
 import socket
 import subprocess
+import textwrap
 import threading
 import time
 from pathlib import Path
