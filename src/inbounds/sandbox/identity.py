@@ -1,6 +1,6 @@
-"""Whose rights a jail has on the host: the user's own, or, started as root, those of nobody who has an account.
+"""Whose rights a jail has on the host: the user's own, those of nobody who has an account (started as root), a slot's.
 
-Knows nothing of jails. The drop itself happens in the warden (sandbox/warden.py).
+Knows nothing of jails. The drop itself happens in the warden (sandbox/warden.py), or in the host service.
 """
 
 import grp
@@ -8,9 +8,10 @@ import hashlib
 import os
 import pwd
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from inbounds.contracts.errors import HostError
+from inbounds.sandbox.hardened import Slot
 
 # Above what distributions give to people (60,000 ends useradd's range), below systemd's dynamic users (61,184).
 FIRST_UID, UIDS = 60_600, 500
@@ -21,12 +22,19 @@ NOBODY = 65_534
 class Identity:
     """Numeric user and group of a jail; `dropped` says that they are not the supervisor's own.
 
-    Whatever a jail may write must belong to them before it starts.
+    Whatever a jail may write must belong to them before it starts. With a `slot` (hardened mode) the jail is the slot's
+    user; uid and gid are then the supervisor's own, because the volume's view shows its files as theirs.
     """
 
     uid: int
     gid: int
     dropped: bool
+    slot: Slot | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def staged(self) -> bool:
+        """Whether a jail's sources are put in place before bubblewrap starts, and not given to it by descriptor."""
+        return self.dropped or self.slot is not None
 
 
 def _mapped(number: int, table: str) -> bool:
@@ -105,3 +113,8 @@ def _choose(run_id: str, had: int | None) -> Identity:
         expected="a user that jails can drop to",
         fix="run inbounds as an ordinary user",
     )
+
+
+def in_slot(slot: Slot) -> Identity:
+    """The identity of a hardened run's jails."""
+    return Identity(os.getuid(), os.getgid(), dropped=False, slot=slot)
