@@ -377,3 +377,59 @@ def test_two_jails_do_not_see_each_other(rig: Rig) -> None:
     for thread in threads:
         thread.join()
     assert seen == [["[]"]] * 3
+
+
+def test_pid_1_cannot_be_slowed_pinned_or_limited(rig: Rig) -> None:
+    """It has the program's user, and it is what counts memory and ends the jail at its deadline."""
+    code = """
+        import resource
+        pid = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+        print(outcome(os.setpriority, os.PRIO_PROCESS, pid, 19), outcome(os.sched_setaffinity, pid, {0}),
+              outcome(os.sched_setscheduler, pid, os.SCHED_IDLE, os.sched_param(0)),
+              outcome(resource.prlimit, pid, resource.RLIMIT_NOFILE, (3, 3)))
+        print(outcome(os.setpriority, os.PRIO_USER, 0, 19) if pid == 1 else "")
+        print(outcome(os.setpriority, os.PRIO_PROCESS, 0, 19), outcome(os.sched_setaffinity, os.getpid(), {0}),
+              outcome(resource.setrlimit, resource.RLIMIT_NOFILE, (64, 64)))
+    """
+    with subprocess.Popen(["sleep", "60"]) as victim:
+        outside = subprocess.run(
+            [jail_python(), "-I", "-c", PRELUDE + textwrap.dedent(code), str(victim.pid)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        victim.kill()
+    assert outside[0] == "done done done done"  # control
+    assert rig.python(code).lines == ["EPERM EPERM EPERM EPERM", "EPERM", "done done done"]
+
+
+def test_a_crash_leaves_no_core_and_starts_nothing_on_the_host(rig: Rig) -> None:
+    """A core_pattern that is a program runs on the host as root, whatever RLIMIT_CORE is, but for the value 1."""
+    code = """
+        import resource
+        print(resource.getrlimit(resource.RLIMIT_CORE), outcome(resource.setrlimit, resource.RLIMIT_CORE, (0, 0)))
+        pid = os.fork()
+        if pid == 0:
+            os.abort()
+        status = os.waitpid(pid, 0)[1]
+        print(resource.getrlimit(resource.RLIMIT_CORE), os.WTERMSIG(status), os.WCOREDUMP(status))
+    """
+    assert rig.python(code).lines == ["(1, 1) done", "(1, 1) 6 False"]
+
+
+def test_keys_and_command_line_of_the_host_are_not_shown(rig: Rig) -> None:
+    code = """
+        print([len(open(path).read()) for path in ("/proc/keys", "/proc/key-users", "/proc/cmdline")])
+        print([path for path in ("/proc/keys", "/proc/cmdline") if outcome(os.open, path, os.O_WRONLY) == "done"])
+    """
+    assert Path("/proc/cmdline").read_text() != ""  # control
+    assert rig.python(code).lines == ["[0, 0, 0]", "[]"]
+
+
+def test_real_time_scheduling_of_the_host_is_not_lent(rig: Rig) -> None:
+    code = """
+        import resource
+        print(resource.getrlimit(resource.RLIMIT_RTPRIO), resource.getrlimit(resource.RLIMIT_NICE))
+        print(outcome(os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1)), outcome(os.nice, -1))
+    """
+    assert rig.python(code).lines == ["(0, 0) (0, 0)", "EPERM EPERM"]

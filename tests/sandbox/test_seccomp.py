@@ -85,6 +85,38 @@ def test_inspected_calls(machine: str) -> None:
     assert not answer("ioctl", 0, 0x541C)
     assert answer("personality", 0xFFFFFFFF)
     assert not answer("personality", 0x0400000)
+    assert not answer("ioctl", 0, 0x5423)  # a line discipline's module is loaded by it
+    assert answer("socketpair", 1, 1)
+    for family in (2, 16, 17, 30, 38, 40):  # the kernel makes the sockets before it says that they have no pairs
+        assert not answer("socketpair", family, 1)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_nobody_sets_the_priorities_and_limits_of_pid_1(machine: str) -> None:
+    column, arch = seccomp.ARCHITECTURES[machine]
+    program = seccomp.program(machine)
+
+    def answer(name: str, *arguments: int) -> int:
+        number = INSPECTED[name][column]
+        assert number is not None
+        return decide(program, arch, number, *arguments)
+
+    for name in ("sched_setscheduler", "sched_setaffinity", "sched_setattr", "sched_setparam"):
+        assert answer(name, 1) == answer(name, 1 | 7 << 32) == EPERM
+        assert answer(name, 0) == answer(name, 77) == seccomp.ALLOW
+    for name, process, group, user in (("setpriority", 0, 1, 2), ("ioprio_set", 1, 2, 3)):
+        assert answer(name, process, 1, 19) == answer(name, user, 0, 19) == EPERM
+        assert answer(name, process, 0, 19) == answer(name, process, 9, 1) == seccomp.ALLOW
+        assert answer(name, group, 0, 19) == seccomp.ALLOW
+    files, core, pointer = 7, 4, 0x7F00_0000_0000
+    assert answer("prlimit64", 1, files, pointer) == EPERM
+    assert answer("prlimit64", 0, files, pointer) == answer("prlimit64", 0, core, 0, pointer) == seccomp.ALLOW
+    # said to be done, and not done: refused without an error number
+    done = seccomp.ERRNO
+    assert answer("prlimit64", 0, core, pointer) == answer("prlimit64", 0, core, 8) == done
+    assert answer("prlimit64", 0, core, pointer, pointer) == EPERM
+    assert answer("setrlimit", core, pointer) == done
+    assert answer("setrlimit", files, pointer) == seccomp.ALLOW
 
 
 def test_tables_are_disjoint_and_setup_gives_only_what_it_says() -> None:
@@ -97,7 +129,10 @@ def test_tables_are_disjoint_and_setup_gives_only_what_it_says() -> None:
     strict, setup = seccomp.program("x86_64"), seccomp.program("x86_64", seccomp.SETUP_EXTRA)
     arch = seccomp.ARCHITECTURES["x86_64"][1]
     different = {n for n in range(1200) if decide(strict, arch, n) != decide(setup, arch, n)}
-    assert different == {REFUSED[name][0] for name in seccomp.SETUP_EXTRA}
+    assert different == {REFUSED[name][0] for name in seccomp.SETUP_EXTRA if name in REFUSED}
+    limit = INSPECTED["setrlimit"][0]
+    assert limit is not None
+    assert (decide(strict, arch, limit, 4), decide(setup, arch, limit, 4)) == (seccomp.ERRNO, seccomp.ALLOW)
 
 
 def test_an_unknown_architecture_is_the_hosts_lack() -> None:

@@ -47,6 +47,8 @@ ETC = {
     # the listener there records every name and refuses it
     "/etc/resolv.conf": "nameserver 127.0.0.1\noptions timeout:2 attempts:1\n",
 }
+# What /proc says of the host rather than of the jail: its keys' names, and its kernel's command line.
+MASKED = ("/proc/keys", "/proc/key-users", "/proc/cmdline")
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "pts")
 
 
@@ -163,7 +165,9 @@ def _rlimits(spec: JailSpec) -> list[tuple[int, int]]:
         (resource.RLIMIT_FSIZE, limits.file_bytes),
         (resource.RLIMIT_DATA, limits.memory_bytes),
         (resource.RLIMIT_CPU, limits.cpu_seconds),
-        (resource.RLIMIT_CORE, 0),
+        # somebody whose host lets him have real-time scheduling does not lend it to a jail
+        (resource.RLIMIT_RTPRIO, 0),
+        (resource.RLIMIT_NICE, 0),
     ]
 
 
@@ -188,7 +192,8 @@ def _task(spec: JailSpec) -> dict[str, Any]:
         "files": {f"{HOME}/{name}": content for name, content in spec.files.items()},
         "etc": {path: text.encode() for path, text in ETC.items()},
         "tmpfs": _tmpfs(spec),
-        "noexec": exec_free,
+        "masked": MASKED,
+        "noexec": [*exec_free, seal.UNLISTED],
         "frozen": ["/dev", "/"],
         "rules": _rules(spec),
         "ports": ports,

@@ -94,12 +94,19 @@ def prepare(task: Task) -> None:
         seal.limit_tmpfs(path, size, inodes)
     write_files(task["etc"], 0o644)
     write_files(task["files"], 0o600)
+    for path in task["masked"]:
+        seal.mask(path)
     for path in task["noexec"]:
         seal.set_mount_attributes(path, seal.MOUNT_ATTR_NOEXEC, recursive=True)
     frozen = seal.MOUNT_ATTR_RDONLY | seal.MOUNT_ATTR_NOEXEC | seal.MOUNT_ATTR_NOSUID
     for path in task["frozen"]:
         seal.set_mount_attributes(path, frozen, recursive=False)
     seal.leave_user_namespace(*task["user"])
+    try:
+        seal.forget_keys(task["machine"])
+    except OSError as error:
+        # the filter refuses every call that would use a key; that it is not even possessed is a second wall
+        sys.stderr.write(f"inbounds: {error}\n")
     # a second wall behind the seccomp filter; and if the host runs out of memory, a jail goes first
     for path, value in (("/proc/sys/user/max_user_namespaces", "0"), ("/proc/self/oom_score_adj", "1000")):
         try:
@@ -119,12 +126,14 @@ def seal_self(task: Task) -> tuple[seal.Landlock | None, str]:
         if error.errno not in (38, 95):  # ENOSYS, EOPNOTSUPP: not built in, or switched off at boot
             raise
         why = f"the kernel has no Landlock ({error.strerror})"
+    # not 0: a crash would then start core_pattern's program, as root and outside of every jail; 1 means none at all
+    core = 0 if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (core, core))
     seal.drop_capabilities(task["machine"])
     seal.prctl("no_new_privs", seal.PR_SET_NO_NEW_PRIVS, 1)
     seal.load_filter(task["filter"])
     if landlock:
         landlock.restrict()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     seal.prctl("dumpable", seal.PR_SET_DUMPABLE, 0)
     return landlock, why
 

@@ -22,7 +22,10 @@ SYS_MOUNT_SETATTR = 442
 SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF = 444, 445, 446
 SYS_IO_URING_SETUP = 425
 SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
+SYS_SCHED_GETATTR = {"x86_64": 315, "aarch64": 275}
+SYS_IOPRIO_GET = {"x86_64": 252, "aarch64": 31}
 SYS_PTRACE = {"x86_64": 101, "aarch64": 117}
+SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
 
 # linux/prctl.h
 PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_SECUREBITS = 3, 4, 22, 24, 28
@@ -34,11 +37,14 @@ CAPABILITY_VERSION_3 = 0x20080522
 CAPABILITIES = 64  # the kernel answers EINVAL beyond the last it knows
 
 # linux/mount.h
-MS_NOSUID, MS_NODEV, MS_REMOUNT = 2, 4, 32
+MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND = 2, 4, 32, 4096
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
+MOVE_MOUNT_BOTH_EMPTY_PATH = 0x04 | 0x40
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS = 0x02, 0x04
 
 CLONE_NEWUSER = 0x10000000
+KEYCTL_JOIN_SESSION_KEYRING = 1
 
 # linux/landlock.h: file system rights by the ABI that brought them
 FS_EXECUTE, FS_WRITE_FILE, FS_READ_FILE, FS_READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
@@ -70,7 +76,7 @@ UNLISTED = "/run/inbounds/unlisted"
 UNDECLARED_PORT = 9
 
 ENFORCED = "enforced"
-EPERM, EACCES = 1, 13  # spelled out: importing errno would say no more
+EPERM, EACCES, ENOSYS = 1, 13, 38  # spelled out: importing errno would say no more
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -108,6 +114,22 @@ def limit_tmpfs(path: str, size: int, inodes: int) -> None:
     options = f"size={size},nr_inodes={inodes}".encode()
     result = libc.mount(b"tmpfs", path.encode(), b"tmpfs", ctypes.c_ulong(flags), options)
     checked(f"remount {path}", int(result))
+
+
+def mask(path: str) -> None:
+    """Show nothing at `path`, a file of the kernel's that tells of the host; one that a kernel lacks is no matter."""
+    if os.path.exists(path):
+        result = libc.mount(b"/dev/null", path.encode(), None, ctypes.c_ulong(MS_BIND), None)
+        checked(f"mask {path}", int(result))
+
+
+def forget_keys(machine: str) -> None:
+    """Leave the session keyring of who started the jail for an empty one; a kernel without keyrings is no matter."""
+    try:
+        syscall("session keyring", SYS_KEYCTL[machine], KEYCTL_JOIN_SESSION_KEYRING, 0)
+    except OSError as error:
+        if error.errno != ENOSYS:
+            raise
 
 
 def leave_user_namespace(uid: int, gid: int) -> None:

@@ -46,14 +46,21 @@ SOCKET_TYPE_MASK = 0xF
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 SOCK_STREAM, SOCK_DGRAM = 1, 2
 IPPROTO_TCP, IPPROTO_UDP = 6, 17
-TIOCSTI, TIOCLINUX = 0x5412, 0x541C  # asm-generic/ioctls.h: put characters into a terminal's input (CVE-2017-5226)
+# asm-generic/ioctls.h: put characters into a terminal's input (CVE-2017-5226); load a line discipline (CVE-2017-2636)
+TIOCSTI, TIOCLINUX, TIOCSETD = 0x5412, 0x541C, 0x5423
 PER_LINUX, ADDR_NO_RANDOMIZE, PERSONALITY_QUERY = 0x0, 0x0040000, 0xFFFFFFFF
+# sys/resource.h, linux/ioprio.h: what a priority is set of
+PRIO_PROCESS, PRIO_USER = 0, 2
+IOPRIO_WHO_PROCESS, IOPRIO_WHO_USER = 1, 3
+RLIMIT_CORE = 4
+# A jail's PID 1 has the program's user: the kernel would let the program change its scheduling and its limits.
+INIT = 1
 
 # the kernel takes at most BPF_MAXINSNS of them
 INSTRUCTIONS_MAX = 4096
 
 # what PID 1 needs before it seals itself with the strict filter, on top of that filter
-SETUP_EXTRA = ("mount", "mount_setattr", "unshare")
+SETUP_EXTRA = ("mount", "mount_setattr", "move_mount", "unshare", "keyctl", "setrlimit", "prlimit64")
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, constant
 Program = tuple[Instruction, ...]
@@ -98,7 +105,8 @@ def _clone_block() -> Program:
 
 
 def _ioctl_block() -> Program:
-    return (_load_argument(1), *_one_of((TIOCSTI, TIOCLINUX), (_return(refuse(EPERM)),), (_return(ALLOW),)))
+    refused = (TIOCSTI, TIOCLINUX, TIOCSETD)
+    return (_load_argument(1), *_one_of(refused, (_return(refuse(EPERM)),), (_return(ALLOW),)))
 
 
 def _personality_block() -> Program:
@@ -123,7 +131,58 @@ def _socket_block() -> Program:
     return (_load_argument(0), *_one_of((AF_UNIX,), yes, not_unix))
 
 
-INSPECTORS = {"clone": _clone_block, "ioctl": _ioctl_block, "personality": _personality_block, "socket": _socket_block}
+def _socketpair_block() -> Program:
+    """Unix alone: for every other family the kernel makes two sockets, its module loaded, before it says no."""
+    return (_load_argument(0), *_one_of((AF_UNIX,), (_return(ALLOW),), (_return(refuse(EPERM)),)))
+
+
+def _not_init_block() -> Program:
+    """Calls whose first argument is a process; PID 1 would be starved by SCHED_IDLE and its deadlines with it."""
+    return (_load_argument(0), *_one_of((INIT,), (_return(refuse(EPERM)),), (_return(ALLOW),)))
+
+
+def _priority_block(process: int, user: int) -> Program:
+    """Priorities of PID 1, by its number or as one of its user's; `process` and `user` are the numbers of the kinds."""
+    no, yes = (_return(refuse(EPERM)),), (_return(ALLOW),)
+    one = (_load_argument(1), *_one_of((INIT,), no, yes))
+    return (_load_argument(0), *_one_of((process,), one, _one_of((user,), no, yes)))
+
+
+def _setrlimit_block() -> Program:
+    """RLIMIT_CORE stays what PID 1 has made it (1: no core dump, no helper of the host's), and "success" is said.
+
+    It could be lowered to 0, whereupon the kernel hands each crash to core_pattern's program, which is root's and
+    outside. gpg and ssh-agent set it to 0 and end where they are refused; what they ask for is what they have.
+    """
+    return (_load_argument(0), *_one_of((RLIMIT_CORE,), (_return(refuse(0)),), (_return(ALLOW),)))
+
+
+def _prlimit64_block() -> Program:
+    """As setrlimit where a core limit is set; limits of PID 1 are nobody's business (it could not count memory)."""
+    no, yes, said = (_return(refuse(EPERM)),), (_return(ALLOW),), (_return(refuse(0)),)
+    both = _any_bits(3, no, said)  # the old limit is asked for as well, and nobody would write it
+    core = _any_bits(2, both, yes)
+    return (_load_argument(0), *_one_of((INIT,), no, (_load_argument(1), *_one_of((RLIMIT_CORE,), core, yes))))
+
+
+def _any_bits(index: int, then: Program, otherwise: Program) -> Program:
+    """Run `then` if argument `index`, of 64 bits, is not 0, else `otherwise`; both must return."""
+    low, high = _load_argument(index), (LOAD_WORD, 0, 0, OFFSET_ARGS + 8 * index + 4)
+    return (low, (JUMP_EQUAL, 0, 2, 0), high, (JUMP_EQUAL, len(then), 0, 0), *then, *otherwise)
+
+
+INSPECTORS = {
+    "clone": _clone_block,
+    "ioctl": _ioctl_block,
+    "personality": _personality_block,
+    "socket": _socket_block,
+    "socketpair": _socketpair_block,
+    "setpriority": lambda: _priority_block(PRIO_PROCESS, PRIO_USER),
+    "ioprio_set": lambda: _priority_block(IOPRIO_WHO_PROCESS, IOPRIO_WHO_USER),
+    "setrlimit": _setrlimit_block,
+    "prlimit64": _prlimit64_block,
+    **dict.fromkeys(("sched_setparam", "sched_setscheduler", "sched_setattr", "sched_setaffinity"), _not_init_block),
+}
 
 
 def _search(ranges: list[_Range]) -> list[Instruction]:
@@ -147,7 +206,7 @@ def _ranges(column: int, extra: tuple[str, ...]) -> list[_Range]:
     for name, numbers in INSPECTED.items():
         number = numbers[column]
         if number is not None:
-            blocks[number] = INSPECTORS[name]()
+            blocks[number] = (_return(ALLOW),) if name in extra else INSPECTORS[name]()
     unknown = (_return(refuse(ENOSYS_NUMBER)),)
     joined = [_Range(0, 0, blocks.get(0, unknown))]
     edges = sorted({n for number in blocks for n in (number, number + 1)} - {0})
