@@ -420,10 +420,9 @@ def test_a_crash_leaves_no_core_and_starts_nothing_on_the_host(rig: Rig) -> None
 def test_keys_and_command_line_of_the_host_are_not_shown(rig: Rig) -> None:
     code = """
         print([len(open(path).read()) for path in ("/proc/keys", "/proc/key-users", "/proc/cmdline")])
-        print([path for path in ("/proc/keys", "/proc/cmdline") if outcome(os.open, path, os.O_WRONLY) == "done"])
     """
     assert Path("/proc/cmdline").read_text() != ""  # control
-    assert rig.python(code).lines == ["[0, 0, 0]", "[]"]
+    assert rig.python(code).lines == ["[0, 0, 0]"]
 
 
 def test_real_time_scheduling_of_the_host_is_not_lent(rig: Rig) -> None:
