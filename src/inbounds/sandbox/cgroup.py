@@ -41,6 +41,15 @@ class Cgroup:
             return cls(path)
         return None
 
+    @classmethod
+    def best(cls, name: str) -> "Cgroup | None":
+        """One with a share of the CPUs where there is such a controller, else one without; None where there is none."""
+        return cls.make(name, cpu=True) or cls.make(name)
+
+    def holds(self, pid: int) -> bool:
+        """Whether the process is inside."""
+        return str(pid) in _read(f"{self.path}/cgroup.procs").split()
+
     def take(self, pid: int) -> None:
         """Move a process in, all its threads; its children are born here. OSError; one that is gone needs no moving."""
         with contextlib.suppress(ProcessLookupError):

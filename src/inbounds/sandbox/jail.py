@@ -4,6 +4,7 @@
 its program, at its deadline, at its memory limit, by `kill`, or because this process is gone.
 """
 
+import atexit
 import contextlib
 import os
 import select
@@ -12,23 +13,24 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from inbounds.contracts.errors import HostError, OperatorError
-from inbounds.sandbox import seccomp
 from inbounds.sandbox.census import look
 from inbounds.sandbox.host import bubblewrap
 from inbounds.sandbox.identity import Identity
 from inbounds.sandbox.launch import launcher, open_source
-from inbounds.sandbox.layout import Layout, lay_out
+from inbounds.sandbox.layout import attached, command_task, lay_out, spare_task
 from inbounds.sandbox.namespaces import namespaces_forbidden
 from inbounds.sandbox.output import Output
 from inbounds.sandbox.restraint import ENDED, PERCENT_MAX, Restraint
 from inbounds.sandbox.spec import ENFORCED, MECHANISMS, JailExit, JailSpec
+from inbounds.sandbox.start import END_SECONDS_MAX, Spares, Started, ended, start
 
 SETUP_SECONDS_MAX = 30  # 60 ms when idle; a machine that needs this long cannot run agents
-END_SECONDS_MAX = 30  # how long the kernel may take to end a namespace of a thousand processes (measured: 0.3 s)
 REPORT_BYTES_MAX = 1 << 16
 DIAGNOSIS_BYTES = 2000
 LENGTH_BYTES = 4
@@ -45,27 +47,31 @@ REASONS: dict[str, Literal["exited", "deadline", "memory", "failed"]] = {
 class Jail:
     """A running jail. listeners: name -> socket to accept on. enforcement: mechanism -> "enforced" or "absent: why"."""
 
-    def __init__(self, spec: JailSpec, control: socket.socket, bwrap_pidfd: int, output: Output, stderr: Path) -> None:
+    def __init__(self, spec: JailSpec, started: Started, output: Output, identity: Identity, scratch: Path) -> None:
         """Use `spawn`."""
         self.spec = spec
         self.pid = 0
         self.listeners: dict[str, socket.socket] = {}
         self.enforcement: dict[str, str] = {}
-        self._control = control
-        self._bwrap_pidfd = bwrap_pidfd
+        self._control, self._control_fd = started.control, started.control.fileno()
+        self._bwrap_pidfd = started.pidfd
+        self._group, self._bwrap_pid = started.group, started.pid
         self._init_pidfd = -1
         self._output = output
-        self._stderr = stderr
+        self.identity, self._scratch = identity, scratch
         self._killed = False
         self._exit: JailExit | None = None
+        self._command_exit: JailExit | None = None  # of a standing jail's last command
         self._lock = threading.Lock()
         self._restraint: Restraint | None = None
         self._started_at = time.monotonic()
 
     # -- set-up ------------------------------------------------------------------------------------------------------
 
-    def _await_seal(self) -> None:
-        """Receive the two reports of PID 1: the listeners' descriptors, then what holds."""
+    def _await_seal(self, task: bytes | None) -> None:
+        """Send the task, if PID 1 has none yet; receive its two reports: the listeners, then what holds."""
+        if task is not None:
+            _send_task(self._control, task, [])
         deadline = time.monotonic() + SETUP_SECONDS_MAX
         words, descriptors = self._report(deadline, len(self.spec.listeners))
         for listener, fd in zip(self.spec.listeners, descriptors, strict=False):
@@ -76,7 +82,7 @@ class Jail:
         if words.pop("stage", "") != "sealed":
             raise HostError("PID 1 did not say that it is sealed")
         self.enforcement = {name: words.get(name, "absent: not reported by PID 1") for name in MECHANISMS}
-        if self._restraint:
+        if self._restraint and self._group is None and self.identity.slot is None:
             self._restraint.enter()
 
     def _report(self, deadline: float, descriptors_max: int) -> tuple[dict[str, str], list[int]]:
@@ -102,7 +108,7 @@ class Jail:
                 self.pid = struct.unpack("iII", data)[0]
                 self._init_pidfd = os.pidfd_open(self.pid)
                 init = look(self.pid)
-                self._restraint = Restraint(init) if init else None
+                self._restraint = Restraint(init, self._group) if init else None
         return parse_report(bytes(received[LENGTH_BYTES:])), descriptors
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -116,23 +122,53 @@ class Jail:
             raise HostError(f"the jail was gone before it began: {error}") from error
 
     def wait(self, timeout: float | None = None) -> JailExit | None:
-        """Wait up to `timeout` seconds for the jail's end; None if it still runs.
+        """Wait up to `timeout` seconds for the jail's end (a standing one's: its command's); None if it still runs.
 
         Its own deadline is enforced here a second time, in case its PID 1 does not.
         """
         own = self._started_at + self.spec.deadline_ms / 1000 + SETUP_SECONDS_MAX
         until = own if timeout is None else min(own, time.monotonic() + timeout)
-        while self._exit is None:
+        while self._exit is None and self._command_exit is None:
             left = until - time.monotonic()
             waiting = select.poll()
             waiting.register(self._init_pidfd, select.POLLIN)
-            if waiting.poll(max(0, left * 1000)):
+            if self.spec.standing:
+                waiting.register(self._control_fd, select.POLLIN)
+            ready = {fd for fd, _ in waiting.poll(max(0, left * 1000))}
+            if self._init_pidfd in ready:
                 self._finish("failed")
+            elif ready:
+                self._finish_command()
             elif time.monotonic() >= own:
                 self._end("deadline")
             elif left <= 0:
                 return None
-        return self._exit
+        return self._exit or self._command_exit
+
+    def run_again(self, argv: Sequence[str], env: Mapping[str, str], cwd: str) -> None:
+        """In a standing jail whose command has ended, let the next one start; `wait` for it as for the first.
+
+        It has the former one's seal, limits, listeners and deadline (anew), and meets none of its processes: PID 1 has
+        killed them and waited for each. Files in HOME, /tmp and /dev/shm are as that left them. stdout and stderr begin
+        anew. OperatorError where the jail does not stand or is busy; HostError where it has ended: start another.
+        """
+        if not self.spec.standing or (self._command_exit is None and self._exit is None):
+            problem = "its command runs still" if self.spec.standing else "it is no standing one"
+            raise OperatorError(f"a second command in a jail: {problem}", where=f"jail {self.spec.role}")
+        spec = replace(self.spec, argv=tuple(argv), env=dict(env), cwd=cwd)
+        spec.check()
+        with self._lock:
+            if self._exit is not None:
+                raise HostError("the jail has ended", expected="one that still stands", where=f"jail {spec.role}")
+            output = _output(spec, self.identity, self._scratch)
+            try:
+                _send_task(self._control, command_task(spec), output.writing)
+            except OSError as error:
+                raise HostError(f"the jail has ended: {error}", where=f"jail {spec.role}") from error
+            finally:
+                output.started()
+            self.spec, self._command_exit, self._output = spec, None, output
+            self._started_at = time.monotonic()
 
     def slow(self, percent: int) -> str:
         """Slow it down; what was done, for the journal: "cpu.max 50%" or, without a delegated cgroup, "nice 19".
@@ -149,7 +185,9 @@ class Jail:
 
         Memory, files and descriptors stay as they are until `kill`. From any thread, any time; never undone.
         """
-        return self._restraint.freeze(self.kill) if self._restraint and self._exit is None else ENDED
+        if self._restraint is None or self._exit is not None:
+            return ENDED
+        return self.identity.slot.hold(self.kill) if self.identity.slot else self._restraint.freeze(self.kill)
 
     def kill(self) -> JailExit:
         """Kill every process of the jail and wait until the kernel has ended the last one; from any thread, any time.
@@ -161,40 +199,74 @@ class Jail:
     def _end(self, reason: Literal["killed", "deadline"]) -> JailExit:
         if self._exit is None:
             self._killed = reason == "killed"
-            _signal_kill(self._init_pidfd)
+            self._strike(self._init_pidfd)
             self._finish(reason)
         assert self._exit is not None
         return self._exit
 
+    def _strike(self, *pidfds: int) -> None:
+        """SIGKILL; through the host service where the processes are its slot's user's, whom only root may signal."""
+        slot = self.identity.slot
+        if slot is None:
+            for pidfd in pidfds:
+                _signal_kill(pidfd)
+        elif not ended(self._bwrap_pidfd, 0) and not slot.strike(self._bwrap_pid):
+            with contextlib.suppress(OSError):  # without its service PID 1 has this channel to live by
+                self._control.shutdown(socket.SHUT_WR)
+
     def _finish(self, otherwise: Literal["killed", "deadline", "failed"]) -> None:
         """After the init's end: take its last report if it made one, and wait for what is left on the host's side."""
         for pidfd in (self._init_pidfd, self._bwrap_pidfd):
-            if not _ended(pidfd, END_SECONDS_MAX):
+            if not ended(pidfd, END_SECONDS_MAX):
                 raise HostError(f"jail {self.pid} did not end in {END_SECONDS_MAX} s after SIGKILL")
         with self._lock:
             if self._exit is not None:
                 return
-            self._output.finish(END_SECONDS_MAX)
-            words: dict[str, str] = {}
-            # it may have been killed before it could say anything: then `otherwise` stands
-            with contextlib.suppress(HostError, OSError):
-                words, _ = self._report(time.monotonic() + 1, 0)
-            named = REASONS.get(words.get("end", ""))
-            self._exit = JailExit(
-                # a report says that the program had ended before anybody killed it
-                reason=named or ("killed" if self._killed else otherwise),
-                exit_code=_number(words.get("code", "0")),
-                signal=_number(words.get("signal", "0")) if words else int(signal.SIGKILL),
-                ms=_number(words.get("ms", "")) or int((time.monotonic() - self._started_at) * 1000),
-                detail="; ".join(filter(None, (words.get("detail", ""), self._output.lost))),
-                stdout_bytes=self._output.written[0],
-                stderr_bytes=self._output.written[1],
-            )
+            if self._command_exit is not None:  # between two commands
+                self._exit = self._command_exit
+            else:
+                # it may have been killed before it could say anything: then `otherwise` stands
+                self._exit = self._ending(otherwise)[0]
             self._close()
 
-    def _close(self) -> None:
+    def _finish_command(self) -> None:
+        """A standing jail's PID 1 has reported a command's end; or itself ended, which `_finish` hears of next."""
+        with self._lock:
+            if self._exit is None and self._command_exit is None:
+                ending, stands = self._ending("failed")
+                if stands:
+                    self._command_exit = ending
+                elif ended(self._init_pidfd, END_SECONDS_MAX):
+                    self._exit = ending
+                    self._close()
+
+    def _ending(self, otherwise: Literal["killed", "deadline", "failed"]) -> tuple[JailExit, bool]:
+        """From PID 1's last report, if it made one: how the program ended, and whether the jail takes another."""
+        self._output.finish(END_SECONDS_MAX)
+        words: dict[str, str] = {}
+        with contextlib.suppress(HostError, OSError):
+            words, _ = self._report(time.monotonic() + 1, 0)
+        named = REASONS.get(words.get("end", ""))
+        ending = JailExit(
+            # a report says that the program had ended before anybody killed it
+            reason=named or ("killed" if self._killed else otherwise),
+            exit_code=_number(words.get("code", "0")),
+            signal=_number(words.get("signal", "0")) if words else int(signal.SIGKILL),
+            ms=_number(words.get("ms", "")) or int((time.monotonic() - self._started_at) * 1000),
+            detail="; ".join(filter(None, (words.get("detail", ""), self._output.lost))),
+            stdout_bytes=self._output.written[0],
+            stderr_bytes=self._output.written[1],
+        )
+        return ending, words.get("standing") == "yes"
+
+    def _release(self) -> None:
         if self._restraint:
             self._restraint.release()
+        elif self._group:
+            self._group.remove()
+
+    def _close(self) -> None:
+        self._release()
         for listener in self.listeners.values():
             listener.close()
         self._control.close()
@@ -210,15 +282,13 @@ class Jail:
         self._control.close()
         for listener in self.listeners.values():
             listener.close()
-        _signal_kill(self._bwrap_pidfd)
+        self._strike(self._bwrap_pidfd, *([self._init_pidfd] if self._init_pidfd != -1 else []))
         if self._init_pidfd != -1:
-            _signal_kill(self._init_pidfd)
-            _ended(self._init_pidfd, END_SECONDS_MAX)
-        _ended(self._bwrap_pidfd, END_SECONDS_MAX)
-        if self._restraint:
-            self._restraint.release()
+            ended(self._init_pidfd, END_SECONDS_MAX)
+        ended(self._bwrap_pidfd, END_SECONDS_MAX)
+        self._release()
         self._output.finish(END_SECONDS_MAX)
-        with open(self._stderr, "rb") as file:
+        with open(self._scratch / "stderr", "rb") as file:
             return file.read(DIAGNOSIS_BYTES).decode("utf-8", "replace").strip().replace("\n", "; ")
 
 
@@ -252,40 +322,36 @@ def _signal_kill(pidfd: int) -> None:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
-def _ended(pidfd: int, seconds: float) -> bool:
-    waiting = select.poll()
-    waiting.register(pidfd, select.POLLIN)
-    return bool(waiting.poll(seconds * 1000))
-
-
-def _start(layout: Layout, identity: Identity, output: Output, control: socket.socket) -> int:
-    """Hand bubblewrap its descriptors; its pidfd. Every copy that this process has of them is closed again."""
-    opened: list[int] = []
-    try:
-        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        opened.append(null)
-        memory = []
-        for name, content in layout.memory_files:
-            memory.append(seccomp.memory_file(name, content))
-            opened.append(memory[-1])
-        sources = []
-        for path in layout.sources:
-            sources.append(open_source(path))
-            opened.append(sources[-1])
-        inherit = [null, *output.writing, control.fileno(), *memory]
-        _, pidfd = launcher().launch(layout.argv, inherit, sources, identity.uid, identity.gid)
-        return pidfd
-    finally:
-        for fd in opened:
-            os.close(fd)
-
-
 def _require(jail: Jail) -> None:
     """HostError if a mechanism that the specification asks for was not found in force."""
     found = jail.enforcement
     missing = [f"{name} ({found[name]})" for name in jail.spec.require if found[name] != ENFORCED]
     if missing:
         raise HostError(f"this host does not enforce {', '.join(missing)}", fix="inbounds doctor")
+
+
+_spares: Spares | None = None
+_spares_pid = 0
+_keeping = threading.Lock()
+
+
+def keep_spare(identity: Identity) -> None:
+    """From now on keep one jail of this identity started in advance, in idle time; for who will start several."""
+    global _spares, _spares_pid  # one per process is the point
+    drop_spare()
+    with _keeping:
+        if not _spares_pid:
+            atexit.register(drop_spare)
+        _spares, _spares_pid = Spares(identity), os.getpid()
+
+
+def drop_spare() -> None:
+    """End the jail that waits, if there is one, and start no other in advance."""
+    global _spares
+    with _keeping:
+        spares, _spares = _spares, None
+    if spares and _spares_pid == os.getpid():
+        spares.close()
 
 
 def spawn(spec: JailSpec, *, identity: Identity, scratch: Path) -> Jail:
@@ -295,25 +361,60 @@ def spawn(spec: JailSpec, *, identity: Identity, scratch: Path) -> Jail:
     OperatorError if the specification is impossible. In either case nothing is left running.
     """
     spec.check()
-    layout = lay_out(spec, identity, bubblewrap())
-    stderr = scratch / "stderr"
-    output = Output(str(scratch / "stdout"), str(stderr), spec.limits.output_bytes, identity.uid, identity.gid)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    spare = _spares.take(identity) if _spares and _spares_pid == os.getpid() and not identity.slot else None
+    if spare:
+        # a kernel that can't do this, or a bind's source that has just been replaced: from nothing, which says why
+        with contextlib.suppress(HostError, OSError):
+            return _from_spare(spare, spec, identity, scratch)
+    output = _output(spec, identity, scratch)
     try:
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        pidfd = _start(layout, identity, output, theirs)
+        layout = lay_out(spec, identity, bubblewrap())
+        started = start(layout, identity, output.writing)
+    finally:
+        output.started()
+    return _sealed(Jail(spec, started, output, identity, scratch), layout.task)
+
+
+def _from_spare(spare: Started, spec: JailSpec, identity: Identity, scratch: Path) -> Jail:
+    """A jail that was started in advance becomes the one that is asked for: told its task, given its binds."""
+    output = _output(spec, identity, scratch)
+    opened: list[int] = []
+    try:
+        binds = attached(spec)
+        opened += [open_source(bind.source) for bind in binds]
+        trees = launcher().clone([(bind.source, bind.writable) for bind in binds], opened)
+        opened += trees
+        _send_task(spare.control, spare_task(spec), [*output.writing, *trees])
     except BaseException:
-        ours.close()
+        spare.discard()
         raise
     finally:
-        theirs.close()
+        for fd in opened:
+            os.close(fd)
         output.started()
-    jail = Jail(spec, ours, pidfd, output, stderr)
+    return _sealed(Jail(spec, spare, output, identity, scratch), None)
+
+
+def _output(spec: JailSpec, identity: Identity, scratch: Path) -> Output:
+    paths = [str(scratch / name) for name in ("stdout", "stderr")]
+    return Output(paths[0], paths[1], spec.limits.output_bytes, identity.uid, identity.gid,
+                  shared=identity.slot is not None)  # fmt: skip
+
+
+def _send_task(control: socket.socket, task: bytes, descriptors: list[int]) -> None:
+    """A task after its length; descriptors go with the length."""
+    control.settimeout(SETUP_SECONDS_MAX)
+    socket.send_fds(control, [struct.pack("!I", len(task))], descriptors)
+    control.sendall(task)
+
+
+def _sealed(jail: Jail, task: bytes | None) -> Jail:
+    """Once PID 1 has its task: wait for its seal. HostError, and nothing left, where the jail does not come to that."""
     try:
-        ours.settimeout(SETUP_SECONDS_MAX)
-        ours.sendall(struct.pack("!I", len(layout.task)) + layout.task)
-        jail._await_seal()  # noqa: SLF001  # the constructor's second half
-        if identity.dropped:
+        jail._await_seal(task)  # noqa: SLF001  # the constructor's second half
+        if jail.identity.slot:
+            jail.enforcement |= jail.identity.slot.enforcement(jail.pid)
+        elif jail.identity.dropped:
             jail.enforcement["dedicated_user"] = ENFORCED
         else:
             jail.enforcement["dedicated_user"] = "absent: not started as root, so that jails share your user"
@@ -321,10 +422,10 @@ def spawn(spec: JailSpec, *, identity: Identity, scratch: Path) -> Jail:
     except (HostError, OSError) as error:
         said = jail.abandon()
         found = error.found if isinstance(error, HostError) else str(error)
-        forbidden = namespaces_forbidden(identity)
+        forbidden = namespaces_forbidden(jail.identity)
         raise HostError(
             f"{found}: {said}" if said else found,
-            where=f"jail {spec.role}",
+            where=f"jail {jail.spec.role}",
             expected="user namespaces for jails" if forbidden else "a host that can make this jail",
             fix=forbidden.fix if forbidden else "inbounds doctor",
         ) from error

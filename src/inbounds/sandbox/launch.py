@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import threading
+from typing import Any
 
 from inbounds.contracts.errors import HostError
 from inbounds.sandbox.host import jail_python
@@ -69,24 +70,41 @@ class Launcher:
         return self._process.poll() is None
 
     def launch(
-        self, argv: tuple[str, ...], inherit: list[int], sources: list[int], uid: int, gid: int
+        self, argv: tuple[str, ...], inherit: list[int], sources: list[int], uid: int, gid: int, group: int = -1
     ) -> tuple[int, int]:
-        """Have bubblewrap started with `inherit` as its descriptors 0, 1, 2, …; its pid and a pidfd, to be closed."""
-        request = {"argv": argv, "inherit": len(inherit), "uid": uid, "gid": gid}
+        """Have bubblewrap started with `inherit` as its descriptors 0, 1, 2, …; its pid and a pidfd, to be closed.
+
+        `group` is a control group's directory to start it in, which is not done where the kernel is too old.
+        """
+        grouped = group != -1
+        request = {"argv": argv, "inherit": len(inherit), "uid": uid, "gid": gid, "group": grouped}
+        answer, descriptors = self._ask(request, [*inherit, *sources, *([group] if grouped else [])], 1)
+        return int(answer["pid"]), descriptors[0]
+
+    def clone(self, wanted: list[tuple[str, bool]], sources: list[int]) -> list[int]:
+        """Sources as trees of mounts that a waiting jail can attach: (path, writable) each; HostError where not."""
+        return self._ask({"clone": wanted}, sources, len(wanted))[1] if wanted else []
+
+    def _ask(self, request: dict[str, Any], descriptors: list[int], expected: int) -> tuple[dict[str, Any], list[int]]:
         message = json.dumps(request).encode()
         if len(message) > MESSAGE_BYTES_MAX:
             raise HostError(f"a jail's arguments take {len(message)} bytes", expected=f"at most {MESSAGE_BYTES_MAX}")
         with self._lock:
             try:
-                socket.send_fds(self._socket, [message], [*inherit, *sources])
-                answer, descriptors, _, _ = socket.recv_fds(self._socket, 4096, 1)
+                socket.send_fds(self._socket, [message], descriptors)
+                answer, received, _, _ = socket.recv_fds(self._socket, 4096, max(1, expected))
             except OSError as error:
                 # a late answer would be taken for the next request's: this warden, and what it holds, must end
                 self._process.kill()
                 raise HostError(f"the warden does not answer: {error}", expected="one running warden") from error
-        if not answer or len(descriptors) != 1:
+        if not answer:
             raise HostError("the warden ended", expected="one running warden")
-        return int(json.loads(answer)["pid"]), descriptors[0]
+        said: dict[str, Any] = json.loads(answer)
+        if "error" in said or len(received) != expected:
+            for fd in received:
+                os.close(fd)
+            raise HostError(said.get("error", f"{len(received)} descriptors instead of {expected}"))
+        return said, received
 
     def close(self) -> None:
         """End the warden, and with it whatever still runs; returns when it is gone."""

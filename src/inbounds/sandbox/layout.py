@@ -82,9 +82,14 @@ def _shown(spec: JailSpec) -> list[Bind]:
     """Everything that is bound from a descriptor, outermost first: the interpreter, the binds, the decoys."""
     prefix = interpreter_prefix()
     first = [Bind(prefix, prefix, executable=True)] if prefix else []
+    return [*first, *attached(spec)]
+
+
+def attached(spec: JailSpec) -> list[Bind]:
+    """What makes a jail this jail, outermost first: the binds, the decoys. A spare is given them when it is taken."""
     binds = sorted(spec.binds, key=lambda bind: bind.target.count("/"))
     decoys = [Bind(path, f"{HOME}/{name}") for name, path in sorted(spec.decoys.items())]
-    return [*first, *binds, *decoys]
+    return [*binds, *decoys]
 
 
 def _system_arguments() -> list[str]:
@@ -205,7 +210,19 @@ def _task(spec: JailSpec) -> dict[str, Any]:
         "machine": platform.machine(),
         "filter": seccomp.program(),
         "host_namespaces": host_namespaces(),
+        "standing": spec.standing,
     }
+
+
+def spare_task(spec: JailSpec) -> bytes:
+    """The task for a PID 1 started in advance; descriptors beside it: stdout, stderr, a tree for each target."""
+    return marshal.dumps({**_task(spec), "attach": [bind.target for bind in attached(spec)]})
+
+
+def command_task(spec: JailSpec) -> bytes:
+    """The next command of a standing jail; descriptors beside it: stdout, stderr."""
+    chosen = {"argv": list(spec.argv), "cwd": spec.cwd, "env": environment(spec), "deadline_ms": spec.deadline_ms}
+    return marshal.dumps(chosen)
 
 
 def lay_out(spec: JailSpec, identity: Identity, bwrap: Bubblewrap) -> Layout:
@@ -213,7 +230,7 @@ def lay_out(spec: JailSpec, identity: Identity, bwrap: Bubblewrap) -> Layout:
     memory_files = (("seccomp", seccomp.program(extra=seccomp.SETUP_EXTRA)), *_program_files())
     sources = [bind.source for bind in _shown(spec)]
     binary = bwrap.path
-    if identity.dropped:
+    if identity.staged:
         places = [f"{STAGE}/{index}" for index in range(len(sources))]
         if bwrap.root:
             binary = f"{STAGE}/{len(sources)}{bwrap.path.removeprefix(bwrap.root)}"

@@ -29,6 +29,7 @@ CONTROL_FD = 3
 GO = b"G"
 # tasks are a few kilobytes; an agent's configuration files may add some megabytes
 TASK_BYTES_MAX = 64 << 20
+DESCRIPTORS_MAX = 253  # SCM_MAX_FD
 BACKLOG = 128
 REAP_MAX = 100_000  # children waited for in one turn; the process limit is far below
 
@@ -44,15 +45,23 @@ def receive_exactly(control: _socket.socket, count: int) -> bytes:
     return bytes(parts)
 
 
-def receive_task(control: _socket.socket) -> Task:
-    """The task, marshalled by the supervisor (trusted), after its length."""
-    (size,) = struct.unpack("!I", receive_exactly(control, 4))
+def receive_task(control: _socket.socket) -> tuple[Task, list[int]]:
+    """The task, marshalled by the supervisor (trusted), after its length, and the descriptors sent with that."""
+    length, ancillary, flags, _ = control.recvmsg(4, _socket.CMSG_SPACE(4 * DESCRIPTORS_MAX), _socket.MSG_CMSG_CLOEXEC)
+    descriptors: list[int] = []
+    for _, _, data in ancillary:  # rights alone: this side asked for nothing else
+        descriptors += struct.unpack(f"{len(data) // 4}i", data)
+    if flags & _socket.MSG_CTRUNC:
+        raise ValueError("more descriptors than a task may have")
+    if not length:
+        os._exit(0)
+    (size,) = struct.unpack("!I", length + receive_exactly(control, 4 - len(length)))
     if size > TASK_BYTES_MAX:
         raise ValueError(f"a task of {size} bytes")
     task = marshal.loads(receive_exactly(control, size))  # noqa: S302  # the supervisor wrote it
     if not isinstance(task, dict):
         raise TypeError("the task is no mapping")
-    return task
+    return task, descriptors
 
 
 def tell(control: _socket.socket, words: dict[str, str], descriptors: list[int] | None = None) -> None:
@@ -86,6 +95,24 @@ def write_files(files: dict[str, bytes], mode: int) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
         with open(fd, "wb") as file:
             file.write(content)
+
+
+def settle_in(task: Task, descriptors: list[int]) -> None:
+    """Started in advance: take stdout and stderr, and attach what makes this jail the one that was asked for.
+
+    Each descriptor is a tree of mounts, attached nowhere yet; nobody but this process is in the jail.
+    """
+    for number, fd in enumerate(descriptors[:2], 1):
+        os.dup2(fd, number)
+        os.close(fd)
+    for target, tree in zip(task["attach"], descriptors[2:], strict=True):
+        if os.path.isdir(f"/proc/self/fd/{tree}"):
+            os.makedirs(target, mode=0o755, exist_ok=True)
+        elif not os.path.exists(target):
+            os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        seal.attach(tree, target)
+        os.close(tree)
 
 
 def prepare(task: Task) -> None:
@@ -138,13 +165,18 @@ def seal_self(task: Task) -> tuple[seal.Landlock | None, str]:
     return landlock, why
 
 
-def start(task: Task, landlock: seal.Landlock | None) -> tuple[int, str]:
-    """Fork and execute the program in a session of its own; its pid, or 0 and why not."""
+def start(task: Task, landlock: seal.Landlock | None, streams: list[int]) -> tuple[int, str]:
+    """Fork and execute the program in a session of its own; its pid, or 0 and why not.
+
+    `streams` are its stdout and stderr, [] where those are this process's own.
+    """
     reading, writing = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        become(task, landlock, writing)
+        become(task, landlock, writing, streams)
     os.close(writing)
+    for fd in streams:
+        os.close(fd)
     why = os.read(reading, 4096).decode("utf-8", "replace")
     os.close(reading)
     if why:
@@ -153,10 +185,12 @@ def start(task: Task, landlock: seal.Landlock | None) -> tuple[int, str]:
     return pid, ""
 
 
-def become(task: Task, landlock: seal.Landlock | None, writing: int) -> NoReturn:
+def become(task: Task, landlock: seal.Landlock | None, writing: int, streams: list[int]) -> NoReturn:
     """In the child: limits, one more layer of Landlock, then the program; writes why not, and exits."""
     try:
         os.setsid()
+        for number, fd in enumerate(streams, 1):
+            os.dup2(fd, number)
         os.umask(0o022)
         os.nice(task["nice"])
         for signal in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
@@ -244,12 +278,41 @@ def watch(control: _socket.socket, task: Task, main: int, started: float) -> dic
             return {"end": "memory", "detail": f"{used} bytes of memory in use, {task['memory_bytes']} allowed"}
 
 
+def let_go() -> None:
+    """Close the first command's stdout and stderr here, too: their end tells that it has written all it will."""
+    null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+    for number in (1, 2):
+        os.dup2(null, number)
+    os.close(null)
+
+
+def kill_all() -> bool:
+    """Kill every other process of the jail; whether there was one, ended ones that nobody waited for included."""
+    try:
+        os.kill(-1, _signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def end_all() -> None:
+    """Kill every other process of the jail and wait for each: the next command meets nobody of this one."""
+    while kill_all():
+        try:
+            while True:
+                os.waitpid(-1, 0)
+        except ChildProcessError:
+            continue
+
+
 def main() -> None:
     """The whole life of a jail's PID 1."""
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     control = _socket.socket(fileno=CONTROL_FD)
     os.closerange(CONTROL_FD + 1, 65_536)
-    task = receive_task(control)
+    task, descriptors = receive_task(control)
+    if descriptors:
+        settle_in(task, descriptors)
     descriptors = listen(task["listeners"])
     prepare(task)
     landlock, why = seal_self(task)
@@ -260,13 +323,23 @@ def main() -> None:
     tell(control, {"stage": "sealed", **found})
     if receive_exactly(control, 1) != GO:
         os._exit(0)
-    started = time.monotonic()
-    pid, why = start(task, landlock)
-    end = watch(control, task, pid, started) if pid else {"end": "failed", "detail": why}
-    end["ms"] = str(int((time.monotonic() - started) * 1000))
-    try:  # noqa: SIM105  # importing contextlib takes milliseconds of every start
-        os.kill(-1, _signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # nothing was left
-    tell(control, end)
-    os._exit(0)
+    before = seal.inherited(task["machine"])
+    streams: list[int] = []
+    while True:
+        started = time.monotonic()
+        pid, why = start(task, landlock, streams)
+        if task["standing"] and not streams:
+            let_go()
+        end = watch(control, task, pid, started) if pid else {"end": "failed", "detail": why}
+        end["ms"] = str(int((time.monotonic() - started) * 1000))
+        if not task["standing"]:
+            kill_all()
+            tell(control, end)
+            os._exit(0)
+        end_all()
+        if seal.inherited(task["machine"]) != before:
+            tell(control, {**end, "detail": "it changed what the next command would inherit"})
+            os._exit(0)
+        tell(control, {**end, "standing": "yes"})
+        command, streams = receive_task(control)
+        task = {**task, **command}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 # system call numbers that are the same on x86_64 and aarch64 (all newer than 5.1), and capset, which is not
-SYS_MOUNT_SETATTR = 442
+SYS_MOVE_MOUNT, SYS_OPENAT2, SYS_MOUNT_SETATTR = 429, 437, 442
 SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF = 444, 445, 446
 SYS_IO_URING_SETUP = 425
 SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
@@ -106,6 +106,16 @@ def set_mount_attributes(path: str, attributes: int, *, recursive: bool) -> None
     flags = AT_RECURSIVE if recursive else 0
     packed = struct.pack("=QQQQ", attributes, 0, 0, 0)
     syscall(f"mount_setattr {path}", SYS_MOUNT_SETATTR, AT_FDCWD, path.encode(), flags, packed, len(packed))
+
+
+def attach(tree: int, path: str) -> None:
+    """Attach a tree of mounts at `path`; OSError where a symbolic link is on the way, which an agent may have left."""
+    how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
+    place = syscall(f"open {path}", SYS_OPENAT2, AT_FDCWD, path.encode(), how, len(how))
+    try:
+        syscall(f"attach {path}", SYS_MOVE_MOUNT, tree, b"", place, b"", MOVE_MOUNT_BOTH_EMPTY_PATH)
+    finally:
+        os.close(place)
 
 
 def limit_tmpfs(path: str, size: int, inodes: int) -> None:
@@ -203,6 +213,18 @@ class Landlock:
     def restrict(self) -> None:
         """Put this process, and all that it starts, below one more layer of the ruleset."""
         syscall("landlock restrict", SYS_LANDLOCK_RESTRICT_SELF, self.fd, 0)
+
+
+def inherited(machine: str) -> tuple[object, ...]:
+    """What of this process passes to all that it starts and is the kernel's to keep: limits, scheduling, priorities.
+
+    No command of a jail can change it (sandbox/seccomp.py refuses); a standing jail that finds it changed ends.
+    """
+    scheduling = ctypes.create_string_buffer(SCHED_ATTR_BYTES)
+    syscall("sched_getattr", SYS_SCHED_GETATTR[machine], 0, scheduling, SCHED_ATTR_BYTES, 0)
+    io = syscall("ioprio_get", SYS_IOPRIO_GET[machine], 1, 0)
+    limits = [resource.getrlimit(number) for number in range(RLIMITS)]
+    return scheduling.raw, io, limits, os.sched_getaffinity(0)
 
 
 def attempt(number: int, *arguments: int) -> int:
@@ -320,5 +342,8 @@ def measure(landlock: Landlock | None, why_not: str, task: dict[str, Any]) -> di
 
 # stdin, stdout, stderr, the control socket, the ruleset, and the one that lists them
 EXPECTED_DESCRIPTORS = 6
+RLIMITS = 16  # RLIM_NLIMITS
+# linux/sched/types.h: struct sched_attr with its clamps
+SCHED_ATTR_BYTES = 56
 # far above what PID 1 has (10 MB), far below any limit a jail is given
 PROBE_BYTES = 64 << 20

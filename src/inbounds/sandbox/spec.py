@@ -73,6 +73,9 @@ REQUIRED = (
     "process_limit",
 )
 
+# Who may get several commands in one jail. Never a judge: what it judges could lie in wait for the next command.
+STANDING_ROLES = ("coder",)
+
 # SCM_RIGHTS carries at most 253 descriptors in one message; a thread and its interfaces need a handful
 BINDS_MAX = 64
 LISTENERS_MAX = 8
@@ -129,7 +132,8 @@ class JailSpec:
     binds: what of the host it sees. listeners: its only ways out. files: HOME-relative name -> content, written before
     the start. decoys: HOME-relative name -> host file to show there read-only. executables: further paths inside the
     jail below which programs may be executed. local_servers: the program may use TCP servers of its own inside its
-    network namespace (test suites do). require: mechanisms without which it must not start.
+    network namespace (test suites do). require: mechanisms without which it must not start. standing: it takes further
+    commands of the same role and iteration after the first; files in HOME, /tmp and /dev/shm pass from one to the next.
     """
 
     role: str
@@ -145,6 +149,7 @@ class JailSpec:
     executables: tuple[str, ...] = ()
     local_servers: bool = False
     require: tuple[str, ...] = REQUIRED
+    standing: bool = False
 
     def check(self) -> None:
         """Raise OperatorError if the specification is impossible or oversized."""
@@ -157,6 +162,7 @@ class JailSpec:
             (sum(len(a) for a in self.argv) > ARGUMENT_BYTES_MAX, f"more than {ARGUMENT_BYTES_MAX} bytes of arguments"),
             (any("\0" in text for text in (*self.argv, *self.env, *self.env.values())), "a null byte in argv or env"),
             (self.deadline_ms <= 0, "no deadline"),
+            (self.standing and self.role not in STANDING_ROLES, "a standing jail for a judge"),
             (
                 any(not _absolute(b.target) or not _absolute(b.source) for b in self.binds),
                 "a bind's path that is not plain",
