@@ -39,6 +39,11 @@ class Ground:
     terms: anomalies.Terms = field(default_factory=lambda: anomalies.DEFAULT)
     described: str = "the default policy"
 
+    @property
+    def test(self) -> str:
+        """The acceptance test, which judges: its path in the repository."""
+        return _below(self.thread, TEST)
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -75,7 +80,7 @@ class Field:
             str(directory),
             uid=who.uid if who.dropped else None,
             gid=who.gid if who.dropped else None,
-            protected=[_below(self.ground.thread, TEST)],
+            protected=[self.ground.test],
         )
 
     def copy(self, directory: Path) -> Path:

@@ -52,7 +52,12 @@ def hand_back(ground: Field, volume: Volume, directory: Path) -> Path:
 
 def _scope(ground: Field, left: Snapshot) -> Verdict:
     thread = ground.ground.thread
-    declared = scope.Declared(targets=("**",), thread="" if thread == "." else thread, files_max=1_000_000)
+    declared = scope.Declared(
+        targets=("**",),
+        thread="" if thread == "." else thread,
+        acceptance=(ground.ground.test,),
+        files_max=1_000_000,
+    )
     changes = [
         scope.Change(c.status, c.path, c.old_path, _octal(c.old_mode), _octal(c.new_mode), _link(ground.store, c))
         for c in left.changes
