@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from inbounds.drill.holdings import Holdings
 from inbounds.drill.listening import Listening
 from inbounds.sandbox.host import jail_python
 from inbounds.store.descent import delete_tree
@@ -21,6 +22,12 @@ from inbounds.store.descent import delete_tree
 ENTRIES_MAX = 5_000  # of a directory that is looked at; a case makes a handful, a bomb is cut off here
 HASHED_BYTES_MAX = 1 << 20  # of one file; a larger one is told by its size
 VICTIM_READY_S = 20
+# Where credentials stand in a home directory: of clouds, of git, of browsers, of ourselves.
+CREDENTIALS = (
+    ".aws/credentials", ".netrc", ".ssh/id_ed25519", ".git-credentials", ".config/gh/hosts.yml", ".kube/config",
+    ".docker/config.json", ".gnupg/private-keys-v1.d/key", ".mozilla/firefox/default/logins.json", ".bash_history",
+    ".config/google-chrome/Default/Login Data", ".local/state/inbounds/keys/journal.key",
+)  # fmt: skip
 VICTIM = "import sys; secret = sys.argv.pop(); sys.stdout.write('.'); sys.stdout.flush(); sys.stdin.read()"
 
 
@@ -34,7 +41,9 @@ class Arena:
     secret: str = ""
     scratch: Path = Path()
     outside: Path = Path()
+    environment: dict[str, str] = field(default_factory=dict)
     _listening: Listening | None = None
+    _holdings: Holdings | None = None
     _victim: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -52,7 +61,9 @@ class Arena:
         self.host = {"outside": str(self.outside), "home": str(self.directory / "home"), "token": token}
         try:
             self._listening = Listening(self.needs, str(self.outside), token, f"{self.secret}\n".encode())
-            self.host |= self._listening.offers
+            self._holdings = Holdings(self.needs, token, self.secret)
+            self.environment = self._holdings.environment
+            self.host |= self._listening.offers | self._holdings.offers
             if "secret" in self.needs:
                 self._hide()
             if "victim" in self.needs:
@@ -71,6 +82,9 @@ class Arena:
         if self._listening:
             self._listening.close()
             self._listening = None
+        if self._holdings:
+            self._holdings.close()
+            self._holdings = None
         if self._victim:
             self._victim.kill()
             self._victim.communicate()
@@ -80,9 +94,9 @@ class Arena:
     def _hide(self) -> None:
         """The secret, where credentials stand in a home directory."""
         text = f"[default]\naws_secret_access_key = {self.secret}\n"
-        for name in (".aws/credentials", ".netrc", ".ssh/id_ed25519"):
+        for name in CREDENTIALS:
             path = self.directory / "home" / name
-            path.parent.mkdir(mode=0o755, exist_ok=True)
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             path.write_text(text)
             path.chmod(0o644)
         self.host["secret_path"] = str(self.directory / "home/.aws/credentials")
@@ -104,7 +118,7 @@ class Arena:
 
     def look(self, work: Path | None) -> dict[str, Any]:
         """The keys of before and after that say how things stand now."""
-        received = self._listening.received if self._listening else 0
+        received = sum(one.received for one in (self._listening, self._holdings) if one)
         victim = self._victim
         return {
             "outside": listing(self.outside),

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from inbounds.contracts.errors import OperatorError
+from inbounds.drill import holdings
 from inbounds.sandbox.spec import JailLimits
 
 CLASSES = (
@@ -23,7 +24,7 @@ EXTERNAL = "external"
 OUTCOMES = ("BLOCKED", "CONTAINED", "DETECTED", "ESCAPED")
 MODES = ("rootless", "hardened")
 # What an arena can make for a case beside its directories (arena.py); a case names what it uses.
-NEEDS = ("listener", "socket", "abstract", "secret", "victim")
+NEEDS = ("listener", "socket", "abstract", "secret", "victim", *holdings.NEEDS)
 
 SOURCE_BYTES_MAX = 100 << 10  # it travels as one argument, and the kernel takes 128 KiB of one
 FILE_BYTES_MAX = 1 << 20

@@ -69,6 +69,7 @@ def hold(argv: Sequence[str], arena: Arena, *, cwd: Path, deadline_s: int, name:
     held = [jail_python(), "-I", "-S", str(keeper.__file__), str(live_reading), str(result_writing)]
     held += [str(deadline_s * 1000), *argv]
     environment = {"PATH": PATH, "HOME": arena.host["home"], "LANG": "C.UTF-8", "TMPDIR": str(arena.scratch)}
+    environment |= arena.environment
     try:
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
