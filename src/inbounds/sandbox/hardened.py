@@ -19,6 +19,7 @@ from inbounds.host import protocol
 from inbounds.host.protocol import Mechanism, Op
 from inbounds.sandbox import seccomp
 from inbounds.sandbox.maturity import INSTALL
+from inbounds.sandbox.restraint import CGROUP_FREEZE, KILLED
 from inbounds.sandbox.spec import ENFORCED, HARDENED
 
 SOCKET = f"{protocol.RUN_DIRECTORY}/{protocol.SOCKET_NAME}"
@@ -266,6 +267,24 @@ class Slot:
     def kill(self, pid: int = 0) -> int:
         """Kill one jail by the pid that `launch` gave, or everything; how many processes are left (0)."""
         return self._ask(Op.KILL, pid=pid)[0]["survivors"]
+
+    def hold(self, kill: Callable[[], object]) -> str:
+        """Freeze, or `kill` where the kernel did not come to it; how, as Jail.freeze says it."""
+        with contextlib.suppress(HostError):
+            if self.freeze()[0]:
+                return CGROUP_FREEZE
+        kill()
+        return KILLED
+
+    def strike(self, pid: int) -> bool:
+        """Kill one jail; False where the service is gone and somebody else has to. HostError: it has survivors."""
+        try:
+            left = self.kill(pid)
+        except ServiceGoneError:
+            return False
+        if left:
+            raise HostError(f"{left} processes of slot {self.number} survived a kill", fix="inbounds doctor")
+        return True
 
     def deadline(self, at_ms: int) -> int:
         """When the watchdog ends it: it comes nearer at any time, later only while no jail lives. The one in force."""

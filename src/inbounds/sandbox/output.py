@@ -17,8 +17,13 @@ PAUSE_SECONDS = 0.05
 class Output:
     """Two pipes and the thread that empties them; `written` counts per stream what came, kept or not."""
 
-    def __init__(self, stdout_path: str, stderr_path: str, bytes_max: int, uid: int, gid: int) -> None:
-        """Open the files (made or emptied, 0600) and the pipes; the writing ends belong to the jail's user."""
+    def __init__(
+        self, stdout_path: str, stderr_path: str, bytes_max: int, uid: int, gid: int, *, shared: bool = False
+    ) -> None:
+        """Open the files (made or emptied, 0600) and the pipes; the writing ends belong to the jail's user.
+
+        `shared`: or, where they can't be given to it, are writable for whoever has a descriptor of them.
+        """
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         self._files: dict[int, int] = {}
         self.written: list[int] = [0, 0]
@@ -30,6 +35,8 @@ class Output:
             reading, writing = os.pipe2(os.O_CLOEXEC)
             # /dev/stdout is opened anew by some programs, which asks for the pipe's own permissions
             os.fchown(writing, uid, gid)
+            if shared:
+                os.fchmod(writing, 0o622)
             self._files[reading] = os.open(path, flags, 0o600)
             self._order.append(reading)
             self.writing.append(writing)
