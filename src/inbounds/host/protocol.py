@@ -212,4 +212,4 @@ def uid_of(slot: int) -> int:
 
 def view_of(slot: int, run_directory: str = RUN_DIRECTORY) -> str:
     """Where the operator's supervisor works on a slot's volume."""
-    return f"{run_directory}/slots/{slot}/view"
+    return f"{run_directory}/slots/{slot}/view/volume"
