@@ -61,7 +61,7 @@ class Arena:
         self.host = {"outside": str(self.outside), "home": str(self.directory / "home"), "token": token}
         try:
             self._listening = Listening(self.needs, str(self.outside), token, f"{self.secret}\n".encode())
-            self._holdings = Holdings(self.needs, token, self.secret)
+            self._holdings = Holdings(self.needs, self.directory, token, self.secret)
             self.environment = self._holdings.environment
             self.host |= self._listening.offers | self._holdings.offers
             if "secret" in self.needs:

@@ -6,8 +6,10 @@ Its stdin is a pipe from the drill; an ordinary drill has deleted everything bef
 import os
 import sys
 import time
+from pathlib import Path
 
 from inbounds.contracts.errors import HostError
+from inbounds.drill.holdings import BOOK, release
 from inbounds.store.descent import delete_tree
 
 ATTEMPTS, PAUSE_S = 20, 0.25  # keepers and the warden need a moment to end what still writes there
@@ -17,6 +19,8 @@ def main() -> None:
     """Wait for the end, then delete until nothing is left."""
     directory = sys.argv[1]
     sys.stdin.read()
+    for book in Path(directory).glob(f"*/{BOOK}"):
+        release(book)
     for _ in range(ATTEMPTS):
         if not os.path.lexists(directory):
             return
