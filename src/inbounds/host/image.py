@@ -26,7 +26,7 @@ RESERVED_INODES = 13  # ext4's own 11, its lost+found and the volume's root
 
 _MKFS = ("/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4")
 _MKFS_S_MAX = 120  # 1 TiB on a slow disk; the usual is well below a second
-_NEEDS_ROOM_S = 5.0  # a namespace that ends lets go of its mounts a little later
+_RELEASE_S_MAX = 2.0  # a namespace that ends lets go of its mounts a little later
 _POLL_S = 0.005
 _STACK_MAX = 16  # mounts on top of each other at one path: ours make one, and repeated deaths no more
 _COMPLAINT_BYTES_MAX = 2000
@@ -78,6 +78,11 @@ class Image:
         return f"{self.directory}/image"
 
     @property
+    def half(self) -> str:
+        """Where an image lies that is not whole: being made, copied or destroyed. The next `open` removes it."""
+        return f"{self.file}.part"
+
+    @property
     def key(self) -> str:
         """The name of the volume's key in the kernel's keyring."""
         return f"inbounds:{self.directory}"
@@ -113,19 +118,16 @@ class Image:
             if (there.encrypted, there.size) != (encrypt, size) or there.inodes < inodes:
                 raise OSError(errno.EEXIST, f"{made.file} is there with other limits")
             return made
-        free = os.statvfs(directory)
-        if size > free.f_bavail * free.f_frsize - HOST_KEEPS:
-            raise OSError(errno.ENOSPC, f"{directory} has no room for {size} bytes and {HOST_KEEPS} for the host")
+        _refuse_without_room(directory, size)
         if encrypt:
             fscrypt.draw(made.key)
-        half = f"{made.file}.part"
-        fd = os.open(half, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(made.half, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.fchmod(fd, 0o600)  # whatever the umask was
             os.posix_fallocate(fd, 0, size)
             _make_file_system(fd, inodes + RESERVED_INODES, encrypt=encrypt)
             os.fsync(fd)
-            os.rename(half, made.file)
+            os.rename(made.half, made.file)
             _sync(directory)
         except BaseException:
             made.destroy()
@@ -144,25 +146,23 @@ class Image:
         """
         found = cls(directory, raw, view, uid, gid, operator_uid, operator_gid)
         _own_directory(directory)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{found.file}.part")
+        found._remove_half()
         if found.exists:
             os.close(found._custody())
         return found
 
-    def destroy(self) -> None:
-        """No key, no mount, no loop device, no file is left. OSError EBUSY: shut down, but somebody holds it still."""
+    def destroy(self) -> bool:
+        """No key, no mount, no content, no file is left.
+
+        False where another mount namespace has a copy of the mount: it keeps a dead device of no bytes until it ends.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.file, self.half)
         fscrypt.forget(self.key)
-        if os.path.exists(self.file):
-            self._cut(_AT_ONCE)
-            self._detach(handles.MNT_DETACH)
-            if not self._released():
-                raise OSError(errno.EBUSY, f"{self.file} is shut down, but a process or a mount namespace holds it")
-        for path in (f"{self.file}.part", self.file):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+        released = self._remove_half()
         for path in (self.view, os.path.dirname(self.view), self.raw, os.path.dirname(self.raw), self.directory):
             _rmdir(path)
+        return released
 
     @property
     def exists(self) -> bool:
@@ -187,7 +187,7 @@ class Image:
     def mount(self) -> None:
         """Attach what is not attached: the volume at `raw`, its id-mapped clone at `view`.
 
-        OSError: EBUSY where a former mount is still held somewhere, ENOKEY where an encrypted volume's key is gone.
+        OSError: EBUSY where something else is mounted there, ENOKEY where an encrypted volume's key is gone.
         """
         self._gates()
         if not self._is_at(self.raw):
@@ -200,16 +200,18 @@ class Image:
 
         `writers_may_live` first shuts the file system down: from then on no write by any descriptor or memory map
         reaches the image (F3), and what no sync has written yet (30 s at most) is lost, as in a power cut. Where only
-        another mount namespace holds the volume, it is written out, then shut down, and False returned.
+        another mount namespace holds a copy of the mount, it is written out and then shut down. Both return False.
         OSError EBUSY without `writers_may_live`: files on `raw` or `view` are open.
         """
         if not self.exists:
             return True
         if writers_may_live:
             self._cut(_AT_ONCE)
-        self._detach(handles.MNT_DETACH if writers_may_live else 0)
+            self._detach(handles.MNT_DETACH)
+            return False
+        self._detach(0)
         if self._released():
-            return not writers_may_live
+            return True
         self._cut(_KEEPING)
         return False
 
@@ -246,8 +248,22 @@ class Image:
             raise OSError(errno.EPERM, f"{self.file} has left root's custody and is mounted no more")
         return fd
 
+    def _remove_half(self) -> bool:
+        if not os.path.lexists(self.half):
+            return True
+        self._cut(_AT_ONCE)
+        self._detach(handles.MNT_DETACH)
+        released = self._released()
+        os.truncate(self.half, 0)  # an open device would keep the content of a file without a name
+        os.unlink(self.half)
+        return released
+
+    def _files(self) -> list[os.stat_result]:
+        """The image, under whichever of its names."""
+        return [os.lstat(path) for path in (self.file, self.half) if os.path.lexists(path)]
+
     def _devices(self) -> set[int]:
-        with loop.behind(os.lstat(self.file)) as found:
+        with loop.behind(*self._files()) as found:
             return {os.fstat(one).st_rdev for one in found}
 
     def _is_at(self, path: str) -> bool:
@@ -272,11 +288,10 @@ class Image:
             os.close(whole)
 
     def _attach_file_system(self) -> None:
+        if self._devices():
+            self._leave_behind()
         fd = self._custody()
         try:
-            if self._devices():
-                # A second device over the same file would see it change below its feet.
-                raise OSError(errno.EBUSY, f"{self.file} is mounted elsewhere still")
             os.posix_fallocate(fd, 0, os.fstat(fd).st_size)  # whatever holes its file system has made by zeroing
             device = loop.attach(fd, self.file)
         finally:
@@ -289,6 +304,30 @@ class Image:
             handles.attach(mount, self.raw)
         finally:
             os.close(mount)
+
+    def _leave_behind(self) -> None:
+        """Go on with a copy where a mount namespace of somebody else's keeps the file system, shut down, from ending.
+
+        Any user's new namespace copies every mount there is; a second device over the same file would see it change
+        when the first one ends.
+        """
+        self._cut(_KEEPING)
+        old = self._custody()
+        try:
+            size = os.fstat(old).st_size
+            _refuse_without_room(self.directory, size)
+            new = os.open(self.half, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.fchmod(new, 0o600)
+                os.posix_fallocate(new, 0, size)
+                _copy_data(old, new, size)
+                os.fsync(new)
+            finally:
+                os.close(new)
+        finally:
+            os.close(old)
+        os.rename(self.half, self.file)
+        _sync(self.directory)
 
     def _prepare(self, whole: int) -> None:
         """The volume's root: made once, encrypted while it is empty, and then the slot's user's."""
@@ -339,13 +378,15 @@ class Image:
 
     def _cut(self, how: int) -> None:
         """Shut the file system down, whoever has it mounted; nothing where nobody has."""
-        with loop.behind(os.lstat(self.file)) as devices:
+        with loop.behind(*self._files()) as devices:
             for device in devices:
                 number = os.fstat(device).st_rdev
                 if any(one.device == number for one in handles.mounts_at(self.raw)[-1:]):
                     fd = self.raw_fd()
                 else:  # the same file system once more: the kernel has only one of a device
-                    fd = handles.new_mount("ext4", loop.path_of(number), _ATTRIBUTES, *_OPTIONS)
+                    mount = handles.new_mount("ext4", loop.path_of(number), _ATTRIBUTES, *_OPTIONS)
+                    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
+                    os.close(mount)
                 try:
                     fcntl.ioctl(fd, _SHUTDOWN, struct.pack("=I", how))
                 finally:
@@ -363,7 +404,7 @@ class Image:
 
     def _released(self) -> bool:
         """Whether, within a bounded time, no loop device has the image any more: then no byte can reach it."""
-        until = time.monotonic() + _NEEDS_ROOM_S
+        until = time.monotonic() + _RELEASE_S_MAX
         while self._devices():
             if time.monotonic() > until:
                 return False
@@ -400,6 +441,29 @@ def _make_file_system(fd: int, inodes: int, *, encrypt: bool) -> None:
     if done.returncode:
         said = done.stderr[:_COMPLAINT_BYTES_MAX].decode(errors="replace").strip()
         raise OSError(errno.EIO, f"mkfs.ext4 ended with {done.returncode}: {said}")
+
+
+def _refuse_without_room(directory: str, size: int) -> None:
+    free = os.statvfs(directory)
+    if size > free.f_bavail * free.f_frsize - HOST_KEEPS:
+        raise OSError(errno.ENOSPC, f"{directory} has no room for {size} bytes and {HOST_KEEPS} for the host")
+
+
+def _copy_data(old: int, new: int, size: int) -> None:
+    """What is written in one preallocated file, into another: what reads as zero there does so already."""
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(old, at, os.SEEK_DATA)
+        except OSError as fault:
+            if fault.errno == errno.ENXIO:  # no data behind this place
+                return
+            raise
+        end = os.lseek(old, at, os.SEEK_HOLE)
+        while at < end:
+            if not (copied := os.copy_file_range(old, new, end - at, at, at)):
+                raise OSError(errno.EIO, "an image became shorter while it was copied")
+            at += copied
 
 
 def _acl(operator_uid: int, group: int) -> bytes:

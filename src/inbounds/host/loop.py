@@ -43,8 +43,9 @@ def path_of(device: int) -> str:
 
 
 @contextlib.contextmanager
-def behind(image: os.stat_result) -> Iterator[list[int]]:
-    """Descriptors of the loop devices that this file stands behind; while they are open, no device changes its file."""
+def behind(*images: os.stat_result) -> Iterator[list[int]]:
+    """Descriptors of the loop devices that these files stand behind; while they are open, no device changes files."""
+    wanted = {(one.st_dev, one.st_ino) for one in images}
     with contextlib.ExitStack() as opened:
         found = []
         for name in _bound():
@@ -55,7 +56,7 @@ def behind(image: os.stat_result) -> Iterator[list[int]]:
                 if fault.errno not in (errno.ENXIO, errno.ENOENT):  # released meanwhile
                     raise
                 continue
-            if _INFO.unpack(told)[:2] == (image.st_dev, image.st_ino):
+            if _INFO.unpack(told)[:2] in wanted:
                 found.append(device)
         yield found
 
