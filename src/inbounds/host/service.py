@@ -29,7 +29,7 @@ SESSIONS_MAX = 160  # two for each slot: a supervisor's, and one that asks
 SESSIONS_PER_USER = 64  # beside forty slots there is room to ask
 BACKLOG = 64
 SO_PEERGROUPS = 59
-GROUPS_MAX = 65_536  # NGROUPS_MAX
+GROUPS_BYTES = 1024  # as much as getsockopt() gives here: 256 groups
 START_SECONDS = 20.0  # how long a service before this one may take to die of its SIGKILL
 END_SECONDS = 120.0  # how long sessions may take to kill and unmount when the service is told to end
 KILL_SECONDS = 5.0  # nobody may wait for this process long
@@ -42,21 +42,22 @@ SERVICE = slots.ALLOCATION + 1  # the byte of the lock file that stands for bein
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 # Capabilities that the service needs, by the kernel's numbers; the others it gives up, for all that it starts too.
 KEPT_CAPABILITIES = {
-    0: "chown: the volume's root",
-    1: "dac_override: files of the slots' users",
-    2: "dac_read_search: files by kernel handle",
-    3: "fowner: access lists",
-    5: "kill",
-    6: "setgid",
-    7: "setuid",
-    8: "setpcap: emptying each jail's bounding set",
-    12: "net_admin: the packet filter",
-    21: "sys_admin: mounts, namespaces, loop devices, fanotify",
-    24: "sys_resource: ceilings",
-    29: "audit_write: the account tools tell the audit log",
-    31: "setfcap: id maps that name root, where root is the operator",
-    38: "perfmon and",
-    39: "bpf: the packet filter by group",
+    "chown": 0,  # the volume's root
+    "dac_override": 1,  # files of the slots' users
+    "dac_read_search": 2,  # files by kernel handle
+    "fowner": 3,  # access lists
+    "kill": 5,
+    "setgid": 6,
+    "setuid": 7,
+    "setpcap": 8,  # emptying each jail's bounding set
+    "net_admin": 12,  # the packet filter
+    "sys_ptrace": 19,  # the user namespace of an id map, by a child that cannot be traced
+    "sys_admin": 21,  # mounts, namespaces, loop devices, fanotify
+    "sys_resource": 24,  # ceilings
+    "audit_write": 29,  # the account tools tell the audit log
+    "setfcap": 31,  # id maps that name root, where root is the operator
+    "perfmon": 38,  # and
+    "bpf": 39,  # the packet filter by group
 }
 
 Found = TypeVar("Found")
@@ -70,7 +71,9 @@ def permitted(connection: socket.socket, uid: int, gid: int, group: str) -> bool
         wanted = grp.getgrnam(group)
     except KeyError:
         return False
-    packed = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, GROUPS_MAX * 4)
+    packed = b""
+    with contextlib.suppress(OSError):  # ERANGE, more groups than that: the accounts decide
+        packed = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, GROUPS_BYTES)
     if wanted.gr_gid in (gid, *struct.unpack(f"{len(packed) // 4}I", packed)):
         return True
     try:
@@ -89,7 +92,7 @@ def seal() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     jailer.prctl(PR_SET_DUMPABLE, 0)
     jailer.prctl(jailer.PR_SET_NO_NEW_PRIVS, 1)
-    kept = sum(1 << number for number in KEPT_CAPABILITIES)
+    kept = sum(1 << number for number in KEPT_CAPABILITIES.values())
     jailer.bound_capabilities(kept)
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
         [had] = [int(line.split()[1], 16) for line in file if line.startswith("CapPrm:")]
@@ -150,6 +153,8 @@ class Service:
         if held is None:
             raise OSError(errno.EADDRINUSE, f"another service runs over {self.paths.state}")
         self.own.append(held)
+        with open(self.paths.pid, "w", encoding="ascii") as file:
+            file.write(str(os.getpid()))
         os.makedirs(self.paths.run, mode=0o755, exist_ok=True)
         if not handles.mounts_at(self.paths.run):
             # of its own, so that a jail can leave all volumes with one unmount, and nothing propagates from it
@@ -184,7 +189,7 @@ class Service:
         for mechanism, possible in (
             (Mechanism.FILTER, filter.possible),
             (Mechanism.EVENTS, events.possible),
-            (Mechanism.ENCRYPTED, fscrypt.possible),
+            (Mechanism.ENCRYPTED, _encrypts),
         ):
             found |= mechanism if possible() else Mechanism(0)
         return found
@@ -277,6 +282,17 @@ class Service:
                 say(f"slot {number}: killed long behind its deadline, {left} left")
         if not self.janitor and self.unfinished(held=False):
             self.janitor = self.fork(self.clean_up)
+
+
+def _encrypts() -> bool:
+    """Whether this kernel takes a key for a file system's own encryption."""
+    name = f"inbounds:probe-{os.getpid()}"
+    try:
+        fscrypt.draw(name)
+        fscrypt.forget(name)
+    except OSError:
+        return False
+    return True
 
 
 def _within(seconds: float, found: Callable[[], Found | None]) -> Found | None:

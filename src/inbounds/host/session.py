@@ -103,7 +103,7 @@ class Session:
                 number = self.slot.number if self.slot else request.slot
                 reply = protocol.pack_reply(request.op, 0, number, *numbers)
             except OSError as error:
-                say(f"user {self.owner[0]}, {request.op.name}: {error.strerror or error}")
+                say(f"user {self.owner[0]}, {request.op.name}: {error}")
                 reply = protocol.pack_reply(request.op, error.errno or errno.EIO, request.slot)
             # a client that does not read has a full socket: nobody waits for it
             socket.send_fds(self.connection, [reply], back, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)

@@ -54,6 +54,11 @@ class Paths:
         return f"{self.run}/{protocol.SOCKET_NAME}"
 
     @property
+    def pid(self) -> str:
+        """The file with the service's pid, of use only while its lock is held."""
+        return f"{self.state}/pid"
+
+    @property
     def mark(self) -> str:
         """What tells this service's accounts from another's on the same host."""
         return f"inbounds slot of {self.state}"
