@@ -1,0 +1,44 @@
+"""A figure in one line of the journal made smaller, and that line's own hash computed anew."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from inbounds.drill import kept
+from inbounds.journal import chain
+
+CLASS = "evidence"
+REQUIREMENT = "H14"
+KIND = "host"
+
+
+def _tamper(run: Path) -> None:
+    lines = kept.lines(run)
+    at = next(n for n, line in enumerate(lines) if b'"spent_micro_usd":82000' in line)
+    record = json.loads(lines[at])
+    record["data"]["spent_micro_usd"] = 1
+    lines[at] = chain.encode(record["seq"], record["at_ms"], record["kind"], record["data"], record["prev"])[1]
+    kept.put(run, lines)
+
+
+def control(arena: Any) -> dict[str, Any]:
+    """A log of JSON lines that nothing chains: whoever reads it believes it."""
+    run = kept.write(arena.scratch)
+    _tamper(run)
+    return {"found": kept.believed(run)}
+
+
+def attack(arena: Any) -> dict[str, Any]:
+    """The same hand at the same file, and the real verifier, to which the untouched file was sound."""
+    run = kept.write(arena.scratch)
+    if before := kept.faults(run):
+        raise ValueError(f"the untouched journal does not hold: {before}")
+    _tamper(run)
+    return {"found": kept.faults(run)}
+
+
+def observe(_: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, str]:
+    """Whether anything was found."""
+    found = after["said"]["found"]
+    return ("DETECTED", found[0]) if found else ("ESCAPED", "the changed journal is believed")
