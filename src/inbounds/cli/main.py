@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "stop": ("inbounds.cli.stop", "Stop a run, or all of them."),
     "verify": ("inbounds.cli.verify", "Re-check everything a run left as evidence."),
     "export": ("inbounds.cli.export", "Evidence as one file for an audit, or as traces."),
+    "host": ("inbounds.cli.host", "Install, remove or show the service for hardened runs."),
     "doctor": ("inbounds.cli.doctor", "What this host enforces, tried for real."),
     "drill": ("inbounds.cli.drill", "Attack this host's own jails, and say what held."),
     "shell": ("inbounds.cli.shell", "A shell or command in the jail that a role would get."),

@@ -183,16 +183,11 @@ class Service:
     def try_out(self) -> Mechanism:
         """What this host can give, by trying."""
         found = Mechanism.USER | Mechanism.IMAGE | Mechanism.ACL | Mechanism.WATCHDOG
-        for kind, verdict in groups.mechanisms().items():
+        verdicts = groups.mechanisms() | {"filter": filter.mechanism(), "events": events.mechanism()}
+        for kind, verdict in verdicts.items():
             if verdict == groups.ENFORCED and kind.upper() in Mechanism.__members__:
                 found |= Mechanism[kind.upper()]
-        for mechanism, possible in (
-            (Mechanism.FILTER, filter.possible),
-            (Mechanism.EVENTS, events.possible),
-            (Mechanism.ENCRYPTED, _encrypts),
-        ):
-            found |= mechanism if possible() else Mechanism(0)
-        return found
+        return found | (Mechanism.ENCRYPTED if _encrypts() else Mechanism(0))
 
     def listen(self) -> socket.socket:
         """The socket, for root and the operators' group."""

@@ -24,6 +24,7 @@ SLOTS_PER_USER = 40  # one user cannot take all; a user with forty runs at once 
 DISK_SHARE_USER = 2  # one user's images may take half of the file system that holds them,
 DISK_LEFT_PART = 10  # and all of them together leave a tenth of it
 ALLOCATION = SLOTS  # the byte of the lock file that stands for choosing a number; the others for a slot each
+NO_FILTER = (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)  # what such a kernel answers
 RECORD = struct.Struct("!II12Q")
 RECORD_MAGIC = 0x494E5331
 DIRECTORY_MODE = 0o755
@@ -220,7 +221,8 @@ class Slot:
             io_bytes_per_second=record.io_bytes_per_second,
         )
         self._step("group")
-        filter.drop(self.number, self.uid, self.group.unified)
+        with _without_filter():
+            filter.drop(self.number, self.uid)
         self._step("filter")
         if make:
             self.image = Image.make(
@@ -250,8 +252,8 @@ class Slot:
         found = Mechanism.USER | Mechanism.IMAGE | Mechanism.ACL | Mechanism.WATCHDOG
         if self.record.flags & Flag.ENCRYPT:
             found |= Mechanism.ENCRYPTED
-        if filter.present(self.number):
-            found |= Mechanism.FILTER
+        with _without_filter():
+            found |= Mechanism.FILTER if filter.present(self.number) else Mechanism(0)
         if self.group is not None:
             found |= Mechanism.FREEZE if self.group.unified else Mechanism(0)
             for kind in self.group.limits():
@@ -285,7 +287,8 @@ class Slot:
         if self.group is not None and not self.group.remove():
             raise OSError(errno.EBUSY, f"{survivors} processes of slot {self.number} do not end")
         self.group = None
-        filter.lift(self.number)
+        with _without_filter():
+            filter.lift(self.number)
 
     def discard(self) -> None:
         """Nothing is left of it, and its number is free. EBUSY where somebody still holds something: it stays then."""
@@ -323,6 +326,16 @@ class Slot:
         os.unlink(f"{self.paths.of(self.number)}/state")  # from here on it is free
         shutil.rmtree(self.paths.of(self.number))
         _sync(f"{self.paths.state}/slots")
+
+
+@contextlib.contextmanager
+def _without_filter() -> Iterator[None]:
+    """A kernel without nf_tables has nothing to filter with: the slot's mechanisms say so, its client decides."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_FILTER:
+            raise
 
 
 def write(paths: Paths, number: int, record: Record) -> None:
