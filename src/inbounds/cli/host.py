@@ -43,9 +43,7 @@ def install(operators: tuple[str, ...], force: bool, as_json: bool) -> None:
         _host_fault(error)
     _show(facts, as_json=as_json)
     if chosen and not as_json:
-        say(
-            f"{', '.join(chosen)}: log in again for the group to take effect, or use it now in: newgrp inbounds-operators"
-        )
+        say(f"{', '.join(chosen)}: log in again for the group to take effect, or type: newgrp inbounds-operators")
 
 
 @command.command("uninstall")
