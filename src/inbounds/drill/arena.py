@@ -8,6 +8,7 @@ import os
 import secrets
 import stat
 import subprocess
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,7 @@ class Arena:
     secret: str = ""
     scratch: Path = Path()
     outside: Path = Path()
+    stopping: threading.Event = field(default_factory=threading.Event)  # the drill ends: end what runs, at once
     environment: dict[str, str] = field(default_factory=dict)
     _listening: Listening | None = None
     _holdings: Holdings | None = None

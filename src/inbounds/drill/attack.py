@@ -4,6 +4,7 @@ Workspace, binds, listeners, decoys, resolver and limits are those of a run; gat
 here. Knows nothing of outcomes.
 """
 
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,7 +52,7 @@ def attack(case: Case, arena: Arena, ground: Field, mode: Mode) -> tuple[dict[st
     watched = _Watched()
     decoys = Decoys(scratch / "decoys", ground.identity, lambda name: watched.denied(f"decoy:{name}"))
     try:
-        ended = _run(case, mode, watched, scratch, _spec(case, arena, ground, volume, decoys))
+        ended = _run(case, mode, watched, scratch, _spec(case, arena, ground, volume, decoys), arena.stopping)
     finally:
         decoys.close()
     after = control.seen(
@@ -73,7 +74,9 @@ def attack(case: Case, arena: Arena, ground: Field, mode: Mode) -> tuple[dict[st
     return before, {**after, "work": stood, "denials": watched.denials}
 
 
-def _run(case: Case, mode: Mode, watched: _Watched, scratch: Path, spec: JailSpec) -> JailExit:
+def _run(
+    case: Case, mode: Mode, watched: _Watched, scratch: Path, spec: JailSpec, stopping: threading.Event
+) -> JailExit:
     jail = mode.spawn(spec, scratch)
     resolver: Resolver | None = None
     try:
@@ -83,14 +86,14 @@ def _run(case: Case, mode: Mode, watched: _Watched, scratch: Path, spec: JailSpe
             if name in jail.listeners:
                 jail.listeners[name].close()
         jail.go()
-        return _follow(jail, watched, case.deadline_s + LATER_S)
+        return _follow(jail, watched, case.deadline_s + LATER_S, stopping)
     finally:
         jail.kill()
         if resolver:
             resolver.close()
 
 
-def _follow(jail: Jail, watched: _Watched, seconds: float) -> JailExit:
+def _follow(jail: Jail, watched: _Watched, seconds: float, stopping: threading.Event) -> JailExit:
     """Wait for the end, noting every process of the jail; whatever is left of them is counted afterwards."""
     until = time.monotonic() + seconds
     ended = None
@@ -99,7 +102,7 @@ def _follow(jail: Jail, watched: _Watched, seconds: float) -> JailExit:
         if init:
             watched.family |= {process.pid: process for process in members(init)}
         ended = jail.wait(LOOK_S)
-        if ended is None and time.monotonic() > until:
+        if ended is None and (time.monotonic() > until or stopping.is_set()):
             ended = jail.kill()
     return ended
 

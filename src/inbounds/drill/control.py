@@ -4,10 +4,13 @@ Held by the keeper, so that it leaves no process whatever happens. Also runs hos
 case wants executed later. Knows nothing of outcomes.
 """
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +23,9 @@ from inbounds.drill.ground import Field
 from inbounds.sandbox.host import jail_python
 
 TEXT_BYTES_MAX = 256 << 10  # of stdout and of stderr that a case gets to see
-FILE_BYTES_MAX = 64 << 20  # what a control may write into one file: it is harmless, and the disk is the operator's
 GRACE_S = 15  # for the keeper itself, beyond the deadline of what it holds
+RESULT_BYTES_MAX = 4096
+LOOK_S = 0.1  # how soon a stopping drill is noticed
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -70,6 +74,7 @@ def hold(argv: Sequence[str], arena: Arena, *, cwd: Path, deadline_s: int, name:
     held += [str(deadline_s * 1000), *argv]
     environment = {"PATH": PATH, "HOME": arena.host["home"], "LANG": "C.UTF-8", "TMPDIR": str(arena.scratch)}
     environment |= arena.environment
+    process = None
     try:
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
@@ -82,19 +87,35 @@ def hold(argv: Sequence[str], arena: Arena, *, cwd: Path, deadline_s: int, name:
                 pass_fds=(live_reading, result_writing),
                 start_new_session=True,  # Ctrl-C is for the drill, which then ends it by the pipe
             )
-        os.close(live_reading)
-        os.close(result_writing)
+        _close(live_reading, result_writing)
         live_reading = result_writing = -1
-        try:
-            process.wait(deadline_s + GRACE_S)
-        except subprocess.TimeoutExpired:
-            raise HostError(f"a control's keeper did not end in {deadline_s + GRACE_S} s") from None
-        facts = json.loads(os.read(result_reading, 4096) or b"{}")
+        if not _ended(process, arena.stopping, deadline_s + GRACE_S):
+            raise HostError(f"a control's keeper did not end in {deadline_s + GRACE_S} s")
+        facts = json.loads(os.read(result_reading, RESULT_BYTES_MAX) or b"{}")
     finally:
-        for fd in (live_reading, live_writing, result_reading, result_writing):
-            if fd != -1:
-                os.close(fd)
+        _close(live_reading, live_writing, result_writing)  # the end of the pipe is the keeper's sign to end it all
+        if process is not None:
+            _ended(process, threading.Event(), GRACE_S)
+        _close(result_reading)
     return {**facts, "stdout": text_of(out), "stderr": text_of(err)}
+
+
+def _ended(process: "subprocess.Popen[bytes]", stopping: threading.Event, seconds: float) -> bool:
+    """Wait for a keeper's end; HostError as soon as the drill is stopping."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(LOOK_S)
+            return True
+        if stopping.is_set():
+            raise HostError("the drill was stopped")
+    return False
+
+
+def _close(*descriptors: int) -> None:
+    for fd in descriptors:
+        if fd != -1:
+            os.close(fd)
 
 
 def text_of(path: Path) -> str:

@@ -4,8 +4,10 @@ Whatever ends a drill (a person, a signal, SIGKILL) leaves no process, file or l
 death, and a sweeper deletes the scratch directory. Knows nothing of surfaces.
 """
 
+import builtins
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
@@ -108,9 +110,11 @@ class Drill:
             if not self._stopping.is_set():
                 result = self.case(case)
                 with self._lock:
-                    results[case.id] = result
-                    tell(result)
+                    if not self._stopping.is_set():  # what a stop broke off is nobody's outcome
+                        results[case.id] = result
+                        tell(result)
 
+        self._stopping.clear()
         together = [case for case in chosen if not case.alone]
         pool = ThreadPoolExecutor(max(1, min(jobs, JOBS_MAX)), thread_name_prefix="inbounds-drill")
         try:
@@ -143,8 +147,9 @@ class Drill:
             if case.external:
                 raise
             return NO_CONTROL, NO_CONTROL, error.found
-        if outcome != ESCAPED or not after["said"]:
-            return NO_CONTROL, NO_CONTROL, f"outside, it is {outcome}: {words or _trouble(after) or 'nothing was said'}"
+        trouble = _trouble(case, after)
+        if outcome != ESCAPED or (trouble and not case.external):
+            return NO_CONTROL, NO_CONTROL, f"outside, it is {outcome}: {trouble or words or 'nothing was said'}"
         try:
             with self._arena(case) as arena:
                 before, after = (
@@ -157,7 +162,7 @@ class Drill:
             if case.external:
                 raise
             return INCONCLUSIVE, PROVEN, error.found
-        if outcome != ESCAPED and (trouble := _trouble(after)):
+        if outcome != ESCAPED and (trouble := _trouble(case, after)):
             return INCONCLUSIVE, PROVEN, trouble
         return outcome, PROVEN, words
 
@@ -165,7 +170,8 @@ class Drill:
         with self._lock:
             self._count += 1
             number = self._count
-        return Arena(self.directory / f"{number}-{secrets.token_hex(8)}", case.needs)
+        directory = self.directory / f"{number}-{secrets.token_hex(8)}"
+        return Arena(directory, case.needs, stopping=self._stopping)
 
 
 def _read(case: Case, before: dict[str, Any], after: dict[str, Any]) -> tuple[str, str]:
@@ -173,18 +179,32 @@ def _read(case: Case, before: dict[str, Any], after: dict[str, Any]) -> tuple[st
     try:
         return verdict(case, before, after)
     except OperatorError:
-        if trouble := _trouble(after):
+        if trouble := _trouble(case, after):
             return INCONCLUSIVE, trouble
         raise
 
 
-def _trouble(after: dict[str, Any]) -> str:
-    """Why an attack was not seen to be tried, or ""."""
+def _trouble(case: Case, after: dict[str, Any]) -> str:
+    """Why an attack was not seen to be tried, or "".
+
+    A case of ours says what it tried, line by line. One from outside may say nothing: then its program has to have run
+    to its end, or been refused something (an OSError), and its observe has the word.
+    """
+    failed = bool(after["exit"]["code"]) and "Traceback" in after["stderr"]
+    if case.external and not after["said"]:
+        if after["exit"]["reason"] == "failed" or (failed and not _refused(after["stderr"])):
+            return f"the program failed: {_last(after['stderr'])}"
+        return ""
     if not after["said"]:
         return f"the program said nothing ({after['exit']['reason']}): {_last(after['stderr'])}"
-    if after["exit"]["code"] and "Traceback" in after["stderr"]:
-        return f"the program failed: {_last(after['stderr'])}"
-    return ""
+    return f"the program failed: {_last(after['stderr'])}" if failed else ""
+
+
+def _refused(stderr: str) -> bool:
+    """Whether an uncaught exception is one of OSError's family: what a refusal by the system looks like."""
+    name = _last(stderr).partition(":")[0].rpartition(".")[2]
+    kind = getattr(builtins, name, None) or getattr(socket, name, None)
+    return isinstance(kind, type) and issubclass(kind, OSError)
 
 
 def _last(text: str) -> str:
