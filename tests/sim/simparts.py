@@ -254,6 +254,10 @@ class Parts:
         self._meanwhile("halt")
         return f"{ended} jails ended"
 
+    @property
+    def holding(self) -> bool:
+        return False
+
     def persist(self) -> tuple[dict[str, Any], str]:
         self._meanwhile("persist")
         if self.world.workspace is None:

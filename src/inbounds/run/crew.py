@@ -40,6 +40,11 @@ class Crew:
         self._halted = False
         self._percent = 0
 
+    def move_in(self, identity: Identity) -> None:
+        """From now on jails are this identity's; none has been opened before."""
+        with self._lock:
+            self._identity = identity
+
     def open(self, spec: JailSpec, scratch: Path, hidden: Mapping[str, str] = MappingProxyType({})) -> Jail:
         """A jail that waits for its go; HaltedError after `halt`. `hidden`: text of its command -> what is recorded."""
         with self._lock:

@@ -11,7 +11,7 @@ from inbounds.contracts.canonical import canonical
 from inbounds.contracts.errors import HostError, OperatorError, RefusedError
 from inbounds.journal import append_only, signing, sshsig
 from inbounds.journal.writer import Journal
-from inbounds.run import authorize, promotion, reauthorize, recovery, retention, stopping
+from inbounds.run import authorize, housing, promotion, reauthorize, recovery, retention, stopping
 from inbounds.run.clock import now_ms
 from inbounds.run.home import Home
 from inbounds.run.launch import CONTRACT, JOURNAL, SETTINGS, read_contract
@@ -110,6 +110,7 @@ def discard(home: Home, run_id: str, *, evidence: bool) -> dict[str, Any]:
             if old:
                 store.delete_ref(ref, old)
         retention.forget(store, run_id)
+        housing.discard(run_dir)
     freed = 0
     places = [run_dir / name for name in ("workspace", "jobs")] + stopping.quarantines(run_dir)
     places = [run_dir] if evidence else places

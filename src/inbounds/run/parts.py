@@ -47,12 +47,14 @@ from inbounds.run.clock import now_ms
 from inbounds.run.coder import Coder
 from inbounds.run.crew import Crew
 from inbounds.run.home import Home
+from inbounds.run.housing import DECOYS, JOBS, WORKSPACE, Housing
 from inbounds.run.launch import BLAST, CONTRACT, SETTINGS
 from inbounds.run.ports import Post
+from inbounds.run.preflight import Found
 from inbounds.run.retention import Retention
 from inbounds.run.witness import STAMPS, Witness
 from inbounds.sandbox.decoys import Decoys
-from inbounds.sandbox.identity import identity
+from inbounds.sandbox.restraint import CGROUP_FREEZE
 from inbounds.sandbox.volume import Volume
 from inbounds.store import descent
 from inbounds.store.descent import delete_tree
@@ -74,9 +76,9 @@ class Parts:
         """Open the store only; the rest is made by preflight or by reopening. `say` returns when it is on disk."""
         self.home, self.run_dir, self.contract, self.post, self._say = home, run_dir, contract, post, say
         self.store = Store.open(contract.store)
-        self.identity = identity(contract.run_id, self._owner_before())
+        self.housing = Housing(contract, run_dir, self._owner_before)
         self._state = state
-        self.crew = Crew(self.identity, post, self._n)
+        self.crew = Crew(self.housing.identity, post, self._n)
         self._keys_fd, self._journal_key = keys_fd, journal_key
         self.signalled = ""  # set by a signal handler, which may take no lock; read by `watch`
         self._settings = preflight.read_settings(run_dir / SETTINGS)
@@ -102,6 +104,7 @@ class Parts:
         self._snapshot: Snapshot | None = None
         self._aside: tuple[str, ...] = ()
         self._hold = (0, "")
+        self.holding = False
 
     # -- effects
 
@@ -155,8 +158,8 @@ class Parts:
 
     def preflight(self) -> None:
         """Everything that must hold before an agent starts; posts preflight.finished."""
-        found = preflight.Found()
-        preflight.host(self.contract, found)
+        found = Found()
+        self._move_in(found)
         preflight.agent(self.contract, self._settings, found)
         preflight.signature(self.contract, found)
         if found.ok:
@@ -169,8 +172,8 @@ class Parts:
 
     def reopen(self, checkpoint: str, *, restore: bool) -> None:
         """Take a run up again whose supervisor died or whose stop was re-authorized; posts run.reopened."""
-        found = preflight.Found()
-        preflight.host(self.contract, found)
+        found = Found()
+        self._move_in(found)
         preflight.agent(self.contract, self._settings, found)
         tree = checkpoint or self.contract.base_tree
         if found.ok:
@@ -191,6 +194,7 @@ class Parts:
         assert self._coder is not None
         assert self._volume is not None
         bench = self._the_bench()
+        self.housing.extend(self._state().started_ms, self._limits())
         left_ms = self._limits().wall_clock_ms - (now_ms() - self._state().started_ms)
         text = prompt.compose(self.contract, n, bench.failing, bench.output if n > 1 else "")
         self._coder.iterate(n, text, self._volume, max(1, left_ms + DEADLINE_SLACK_MS))
@@ -259,11 +263,16 @@ class Parts:
 
     def halt(self) -> str:
         """Rootless has no freezer of its own: the kill is the freeze, and comes before the evidence."""
+        if self.housing.slot is not None:
+            held = self.crew.freeze()
+            self.holding = any(how == CGROUP_FREEZE for how in held.values())
+            return "; ".join(f"{jail}: {how}" for jail, how in held.items()) or "no jail was alive"
         return f"{self.crew.halt()} jail(s) ended; without a delegated cgroup the kill comes before the evidence"
 
     def persist(self) -> tuple[dict[str, Any], str]:
         """Stop, step 3: the workspace's tree and diff are kept whatever becomes of it; the snapshot's record."""
         stopping.give_way(*self._hold)
+        self.crew.move_in(self.housing.again())
         if (volume := self._found_volume()) is None:
             return {}, "there was no workspace yet"
         taken = volume.snapshot()
@@ -278,18 +287,24 @@ class Parts:
 
     def survivors(self) -> str:
         """Stop, step 4: nothing of the run is alive; HostError if a process is."""
-        if self.crew.halt():
+        held, self.holding = self.holding, False
+        if self.crew.halt() and not held:
             raise HostError("a jail was started during the stop", where=self.contract.run_id)
-        return "no process of the run is alive"
+        return self.housing.survivors()
 
     def dispose(self, disposal: Disposal, checkpoint: str) -> tuple[str, str]:
         """Stop, step 4: keep, revert or quarantine."""
+        self.housing.again()
         volume = self._found_volume()
+        if self._decoys is not None:  # they stand where the workspace does
+            self._decoys.close()
         if volume is None:
             names = {Disposal.KEEP: "kept", Disposal.REVERT: "reverted", Disposal.QUARANTINE: "quarantined"}
-            delete_tree(str(self.run_dir / "workspace"))  # half made, or half discarded, by a process that died
-            return names[disposal], "there was no workspace"
-        return stopping.dispose(volume, disposal, self.run_dir, checkpoint or self.contract.base_tree)
+            delete_tree(str(self.housing.place / WORKSPACE))  # half made, or half discarded, by a process that died
+            return names[disposal], f"there was no workspace{self.housing.leave(Disposal.KEEP)}"
+        tree, room = checkpoint or self.contract.base_tree, self.housing.room(self._limits())
+        name, detail = stopping.dispose(volume, disposal, self.run_dir, tree, room)
+        return name, detail + self.housing.leave(disposal)
 
     def stop_programs(self) -> None:
         """End gateway, broker and watchers; they are no part of the run's result."""
@@ -364,7 +379,7 @@ class Parts:
         if self._volume is None:
             return
         limits = self._limits()
-        for measure in (self._volume.usage, lambda: descent.usage(str(self.run_dir / "jobs"))):
+        for measure in (self._volume.usage, lambda: descent.usage(str(self.housing.place / JOBS))):
             try:
                 used = measure()
             except (InboundsError, OSError):
@@ -395,8 +410,19 @@ class Parts:
 
     def _clear(self) -> None:
         """Remove what a process that died left half done and nobody needs."""
-        for name in ("jobs", "decoys"):
-            delete_tree(str(self.run_dir / name))
+        for name in (JOBS, DECOYS):
+            delete_tree(str(self.housing.place / name))
+
+    def _move_in(self, found: Found) -> None:
+        """Have a slot, in hardened mode, and measure the host where the run's jails will be."""
+        try:
+            self.crew.move_in(self.housing.open(self._limits(), self._service_gone))
+        except HostError as fault:  # never weakened: without its slot the run does not start
+            found.reasons.append(f"the run is to be hardened: {fault.one_line()}")
+        preflight.host(self.contract, found, self.housing.slot)
+
+    def _service_gone(self) -> None:
+        self.post(Failed.KIND, {"part": "host", "detail": "the host service ended this run's slot"})
 
     def _open_parts(self, restore: str = "") -> None:
         self.crew.may_start()  # a stop that did not wait any longer has disposed of the workspace
@@ -404,8 +430,9 @@ class Parts:
         self._volume = self._a_volume()
         if restore:
             self._volume.restore(restore)
-        self._decoys = Decoys(self.run_dir / "decoys", self.identity, self._decoy_opened)
-        self._bench = preflight.bench(self.home, contract, self.store, self.run_dir, self.crew, self.identity)
+        self._decoys = Decoys(self.housing.place / DECOYS, self.housing.identity, self._decoy_opened)
+        housing = self.housing
+        self._bench = preflight.bench(self.home, contract, self.store, housing.place, self.crew, housing.identity)
         self._bench.decoys = {name: marker.encode() for name, marker in self._decoys.markers.items()}
         self.crew.may_start()
         config = gate.configuration(self.home, contract, self._settings, self._token)
@@ -438,7 +465,7 @@ class Parts:
     def _owner_before(self) -> int | None:
         """The user number that an earlier supervisor of this run gave its workspace, None where there is none."""
         try:
-            return Volume.open(self.store, str(self.run_dir / "workspace")).owner
+            return Volume.open(self.store, str(self.run_dir / WORKSPACE)).owner
         except HostError:
             return None  # none yet; one that does not open is the business of whoever needs it
 
@@ -446,9 +473,9 @@ class Parts:
         """The workspace as it is found, or a new one of the base."""
         found = self._found_volume()
         if found is None:
-            delete_tree(str(self.run_dir / "workspace"))
-            return preflight.volume(self.store, self.contract, self.run_dir, self.identity)
-        if found.owner not in (None, self.identity.uid):
+            delete_tree(str(self.housing.place / WORKSPACE))
+            return preflight.volume(self.store, self.contract, self.housing.place, self.housing.identity)
+        if found.owner not in (None, self.housing.identity.uid):
             raise HostError(
                 f"the workspace belongs to user number {found.owner}, which another run has now",
                 where=self.contract.run_id,
@@ -504,8 +531,9 @@ class Parts:
         }
 
     def _found_volume(self) -> Volume | None:
-        if self._volume is None and (self.run_dir / "workspace" / "state" / "volume.json").exists():
-            self._volume = Volume.open(self.store, str(self.run_dir / "workspace"))
+        workspace = self.housing.place / WORKSPACE
+        if self._volume is None and (workspace / "state" / "volume.json").exists():
+            self._volume = Volume.open(self.store, str(workspace))
         return self._volume
 
     def _tool_refused(self, tool: str, why: str) -> None:

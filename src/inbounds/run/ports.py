@@ -59,6 +59,10 @@ class Parts(Protocol):
     def halt(self) -> str:
         """No process of the run executes after this, and none starts."""
 
+    @property
+    def holding(self) -> bool:
+        """Whether `halt` left processes frozen: the worker waits for them until `survivors` has ended them."""
+
     def persist(self) -> tuple[dict[str, Any], str]:
         """Stop, step 3: snapshot.taken's data ({} where there is no workspace) and what was done."""
 
@@ -66,7 +70,7 @@ class Parts(Protocol):
         """Derive it from the journal as it stands."""
 
     def survivors(self) -> str:
-        """Nothing of the run is alive; HostError if something is."""
+        """End what is held, and say that nothing of the run is alive; HostError if something is."""
 
     def dispose(self, disposal: Disposal, checkpoint: str) -> tuple[str, str]:
         """Stop, step 4: the step's name and what was done."""

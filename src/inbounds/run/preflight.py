@@ -23,6 +23,7 @@ from inbounds.run import authorize, replay
 from inbounds.run.crew import Crew
 from inbounds.run.documents import POLICY
 from inbounds.run.home import Home
+from inbounds.run.housing import JOBS, WORKSPACE
 from inbounds.run.judging import Bench
 from inbounds.run.launch import settings_sha256
 from inbounds.run.workbench import Workbench
@@ -71,14 +72,13 @@ def read_settings(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def host(contract: Contract, found: Found) -> None:
-    """Probe by real attempts; policy's level and required mechanisms must hold."""
-    facts = probe()
-    found.enforcement, found.level = dict(facts.enforcement), min(facts.level, maturity.LEVEL_ROOTLESS_MAX)
+def host(contract: Contract, found: Found, slot: hardened.Slot | None = None) -> None:
+    """Probe by real attempts, in the run's own slot where it has one; policy's level and mechanisms must hold."""
+    facts = probe(slot)
+    most = maturity.LEVEL_MAX if slot else maturity.LEVEL_ROOTLESS_MAX
+    found.enforcement, found.level = dict(facts.enforcement), min(facts.level, most)
     if facts.problem:
         found.reasons.append(f"{facts.problem}; type: {facts.fix}" if facts.fix else facts.problem)
-    if contract.mode == "hardened" and (service := hardened.reach()).problem:
-        found.reasons.append(f"the run is to be hardened: {service.problem}; type: {service.fix}")
     elif found.level < contract.level:
         missing = ", ".join(f"{n}: {s}" for n, s in found.enforcement.items() if s != "enforced")
         found.reasons.append(f"level {contract.level} is asked for, this host gives {found.level} ({missing})")
@@ -170,14 +170,14 @@ def budget(home: Home, contract: Contract, found: Found) -> None:
             )
 
 
-def volume(store: Store, contract: Contract, run_dir: Path, who: Identity) -> Volume:
-    """The run's workspace, with acceptance tests and contracts read-only."""
+def volume(store: Store, contract: Contract, place: Path, who: Identity) -> Volume:
+    """The run's workspace below `place`, with acceptance tests and contracts read-only."""
     return Volume.prepare(
         store,
         contract.base_tree,
         contract.thread,
         contract.interfaces,
-        str(run_dir / "workspace"),
+        str(place / WORKSPACE),
         uid=who.uid if who.dropped else None,
         gid=who.gid if who.dropped else None,
         protected=[path for path in contract.protected if below(path, contract.thread)],
@@ -201,12 +201,12 @@ def layer_path(home: Home, contract: Contract) -> Path | None:
     return path
 
 
-def workbench(home: Home, contract: Contract, store: Store, run_dir: Path, crew: Crew, who: Identity) -> Workbench:
+def workbench(home: Home, contract: Contract, store: Store, place: Path, crew: Crew, who: Identity) -> Workbench:
     """Where judges' jobs run; the scanners of this installation are bound read-only."""
     tools = toolbox.toolbox()
     return Workbench(
         store=store,
-        scratch=run_dir / "jobs",
+        scratch=place / JOBS,
         crew=crew,
         identity=who,
         prefixes=(contract.thread, *contract.interfaces),
@@ -239,11 +239,12 @@ def suite(contract: Contract, store: Store, layer: Path | None) -> Suite:
     )
 
 
-def bench(home: Home, contract: Contract, store: Store, run_dir: Path, crew: Crew, who: Identity) -> Bench:
-    """The judges of one run."""
-    (run_dir / "jobs").mkdir(mode=0o700, exist_ok=True)
-    made = workbench(home, contract, store, run_dir, crew, who)
+def bench(home: Home, contract: Contract, store: Store, place: Path, crew: Crew, who: Identity) -> Bench:
+    """The judges of one run; their jobs are carried out below `place`."""
+    (place / JOBS).mkdir(mode=0o700, exist_ok=True)
+    made = workbench(home, contract, store, place, crew, who)
     found = Bench(contract, store, made, suite(contract, store, made.layer), toolbox.toolbox())
+    run_dir = home.run(contract.run_id)
     found.records = lambda: ((record.kind, record.at_ms, record.data) for record in replay.records(run_dir))
     return found
 

@@ -14,6 +14,7 @@ from inbounds.contracts.reasons import Disposal
 from inbounds.journal import chain, manifest
 from inbounds.run.launch import JOURNAL
 from inbounds.sandbox.volume import Volume
+from inbounds.store.salvage import Room
 from inbounds.store.store import Store
 
 # In an incident of many runs the slow part of each stop waits this long at most, so that every other is sealed first.
@@ -43,8 +44,10 @@ def evidence(store: Store, contract: Contract, run_dir: Path, tree: str) -> str:
     return commit
 
 
-def dispose(volume: Volume, disposal: Disposal, run_dir: Path, checkpoint: str) -> tuple[str, str]:
-    """Carry the disposal out; returns the step's name and a detail."""
+def dispose(
+    volume: Volume, disposal: Disposal, run_dir: Path, checkpoint: str, room: Room | None = None
+) -> tuple[str, str]:
+    """Carry the disposal out; returns the step's name and a detail. `room`: what a copy may take (hardened mode)."""
     match disposal:
         case Disposal.KEEP:
             volume.discard()
@@ -53,7 +56,7 @@ def dispose(volume: Volume, disposal: Disposal, run_dir: Path, checkpoint: str) 
             volume.restore(checkpoint)
             return "reverted", f"the workspace is at tree {checkpoint}"
         case Disposal.QUARANTINE:
-            volume.quarantine(str(_apart(volume, run_dir)))
+            volume.quarantine(str(_apart(volume, run_dir)), room)
             return "quarantined", "the workspace is kept apart, unreadable to others"
 
 

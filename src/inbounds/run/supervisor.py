@@ -129,7 +129,7 @@ class Supervisor:
             case effects.Persist():
                 self._step("persisted", self._persist)
             case effects.Kill():
-                self._step("killed", self.parts.survivors)
+                self._step("killed", self._kill)
             case effects.Dispose():
                 self._dispose(effect.disposal, effect.checkpoint)
             case effects.Finish():
@@ -150,8 +150,10 @@ class Supervisor:
         return detail
 
     def _persist(self) -> str:
-        # What the worker still opens or reads must be there before it is kept or disposed of, and nothing after.
-        self.worker.end(WORKER_SECONDS_MAX)
+        # What the worker still opens or reads must be there before it is kept or disposed of, and nothing after. Where
+        # processes are only frozen it waits for them; they write nothing, and `_kill` comes before the disposal.
+        if not self.parts.holding:
+            self.worker.end(WORKER_SECONDS_MAX)
         self.loop.drain()
         if "persisted" in self._replayed.done:
             return self._replayed.done["persisted"]
@@ -160,6 +162,13 @@ class Supervisor:
             self.loop.record(SnapshotTaken.KIND, record)
         self.parts.write_manifest()
         return detail
+
+    def _kill(self) -> str:
+        try:
+            return self.parts.survivors()
+        finally:
+            self.worker.end(WORKER_SECONDS_MAX)
+            self.loop.drain()
 
     def _dispose(self, disposal: Disposal, checkpoint: str) -> None:
         """Done again by whoever carries a stop on, whatever the journal says: its disk may have lost a move since."""

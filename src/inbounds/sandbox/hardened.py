@@ -47,7 +47,31 @@ BITS: dict[Mechanism, tuple[str, ...]] = {
     Mechanism.EVENTS: ("file_events",),
     Mechanism.WATCHDOG: ("watchdog",),
 }
+REFUSALS = {
+    errno.EUSERS: "every slot is taken",
+    errno.EDQUOT: "you have as many slots, or as much of the disk, as one user may",
+    errno.ENOSPC: "the disk has no room for the image",
+    errno.EBUSY: "it is in use, or frozen",
+    errno.ENOENT: "there is no such slot",
+    errno.EPERM: "the slot is another user's",
+    errno.EOPNOTSUPP: "this host cannot give what was asked for",
+    errno.EINVAL: "a limit is out of what the service takes",
+}
 GROUPED = ("cgroup_memory", "cgroup_swap", "cgroup_processes", "cgroup_cpu", "cgroup_io", "freezer")
+
+
+class RefusalError(HostError):
+    """The service answered with an errno, which is `number`."""
+
+    def __init__(self, op: Op, number: int) -> None:
+        """In words."""
+        said = REFUSALS.get(number, os.strerror(number))
+        full = number in {errno.EUSERS, errno.EDQUOT, errno.ENOSPC}
+        super().__init__(
+            f"the host service refused {op.name}: {said} ({errno.errorcode.get(number, number)})",
+            fix="inbounds discard an old run" if full else "inbounds doctor",
+        )
+        self.number = number
 
 
 class ServiceGoneError(HostError):
@@ -207,7 +231,7 @@ class Slot:
             raise
         if reply.errno:
             connection.close()
-            raise _refused(op, reply.errno)
+            raise RefusalError(op, reply.errno)
         return cls(connection, path, reply, fds[0] if fds else -1)
 
     def _ask(self, op: Op, fds: Sequence[int] = (), **numbers: int) -> tuple[dict[str, int], list[int]]:
@@ -220,7 +244,7 @@ class Slot:
                 self._shut()  # a late answer would be taken for the next request's
                 raise
         if reply.errno:
-            raise _refused(op, reply.errno)
+            raise RefusalError(op, reply.errno)
         return reply.numbers, received
 
     # -- jails: the interface of launch.Launcher
@@ -266,7 +290,12 @@ class Slot:
 
     def kill(self, pid: int = 0) -> int:
         """Kill one jail by the pid that `launch` gave, or everything; how many processes are left (0)."""
-        return self._ask(Op.KILL, pid=pid)[0]["survivors"]
+        try:
+            return self._ask(Op.KILL, pid=pid)[0]["survivors"]
+        except RefusalError as error:
+            if error.number != errno.ESRCH:
+                raise
+            return 0  # it has ended by itself meanwhile
 
     def hold(self, kill: Callable[[], object]) -> str:
         """Freeze, or `kill` where the kernel did not come to it; how, as Jail.freeze says it."""
@@ -305,6 +334,14 @@ class Slot:
         """Kill, unmount, destroy the image and its key, give the number back. HostError: something is left of it."""
         self._ask(Op.DISCARD)
         self.close()
+
+    @staticmethod
+    def discard_kept(number: int, path: str = "", owner: int = 0) -> None:
+        """Destroy a slot of ours that nobody holds; nothing happens where there is none. HostError: it stays."""
+        with connect(path, owner) as connection:
+            reply, _ = ask(connection, Op.DISCARD, number)
+        if reply.errno not in (0, errno.ENOENT):
+            raise RefusalError(Op.DISCARD, reply.errno)
 
     def close(self) -> None:
         """Let go; the service does what a dead supervisor leads to."""
@@ -367,24 +404,6 @@ class Slot:
         if self.limits and about.f_files > 2 * self.limits.inodes:
             wrong["inodes_limit"] = f"the volume has room for {about.f_files} files"
         return wrong
-
-
-def _refused(op: Op, number: int) -> HostError:
-    said = {
-        errno.EUSERS: "every slot is taken",
-        errno.EDQUOT: "you have as many slots, or as much of the disk, as one user may",
-        errno.ENOSPC: "the disk has no room for the image",
-        errno.EBUSY: "it is in use",
-        errno.ENOENT: "there is no such slot",
-        errno.EPERM: "the slot is another user's",
-        errno.EOPNOTSUPP: "this host cannot give what was asked for",
-        errno.EINVAL: "a limit is out of what the service takes",
-    }
-    fix = "inbounds discard an old run" if number in {errno.EUSERS, errno.EDQUOT, errno.ENOSPC} else "inbounds doctor"
-    return HostError(
-        f"the host service refused {op.name}: {said.get(number, os.strerror(number))} ({errno.errorcode.get(number)})",
-        fix=fix,
-    )
 
 
 def _hung_up(connection: socket.socket, ms: int) -> bool:

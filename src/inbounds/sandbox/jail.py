@@ -199,7 +199,7 @@ class Jail:
     def _end(self, reason: Literal["killed", "deadline"]) -> JailExit:
         if self._exit is None:
             self._killed = reason == "killed"
-            self._strike(self._init_pidfd)
+            self._strike(self._init_pidfd, self._bwrap_pidfd)  # which is in the same group: frozen, it would not end
             self._finish(reason)
         assert self._exit is not None
         return self._exit

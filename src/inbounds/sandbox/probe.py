@@ -13,8 +13,9 @@ from pathlib import Path
 
 from inbounds.contracts.errors import HostError
 from inbounds.sandbox import maturity
+from inbounds.sandbox.hardened import Slot
 from inbounds.sandbox.host import bubblewrap
-from inbounds.sandbox.identity import Identity, identity
+from inbounds.sandbox.identity import Identity, identity, in_slot
 from inbounds.sandbox.jail import spawn
 from inbounds.sandbox.namespaces import namespaces_forbidden
 from inbounds.sandbox.spec import MECHANISMS, JailSpec
@@ -54,12 +55,12 @@ def _unavailable(why: str) -> dict[str, str]:
     return dict.fromkeys(MECHANISMS, f"absent: {why}")
 
 
-def probe() -> HostFacts:
-    """Try everything once; never raises for what a host lacks."""
+def probe(slot: Slot | None = None) -> HostFacts:
+    """Try everything once, in a jail of the `slot` where there is one; never raises for what a host lacks."""
     abi = landlock_abi()
     machine, kernel = platform.machine(), platform.release()
     try:
-        who = identity()
+        who = in_slot(slot) if slot else identity()
     except HostError as error:  # root of a container that maps nobody else
         me = Identity(os.getuid(), os.getgid(), dropped=False)
         return HostFacts(machine, kernel, "", abi, 0, _unavailable(error.found), (), error.found, error.fix, me)
@@ -76,8 +77,9 @@ def probe() -> HostFacts:
         found = _try(who)
     except HostError as error:
         return HostFacts(machine, kernel, version, abi, 0, _unavailable(error.found), (), error.found, error.fix, who)
-    got = maturity.reached(found, maturity.LEVEL_ROOTLESS_MAX)
-    lacking = got.lacking if got.level < maturity.LEVEL_ROOTLESS_MAX else ()
+    most = maturity.LEVEL_MAX if slot else maturity.LEVEL_ROOTLESS_MAX
+    got = maturity.reached(found, most)
+    lacking = got.lacking if got.level < most else ()
     return HostFacts(machine, kernel, version, abi, got.level, found, lacking, identity=who)
 
 

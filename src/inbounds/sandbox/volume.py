@@ -4,6 +4,7 @@
 `state/` what snapshots remember. Answers binds as data; knows nothing of namespaces, and never runs what it holds.
 """
 
+import errno
 import json
 import os
 import posixpath
@@ -15,6 +16,7 @@ from inbounds.contracts.errors import HostError, OperatorError
 from inbounds.contracts.job import WORK
 from inbounds.store import descent
 from inbounds.store.export import Owner
+from inbounds.store.salvage import Room, copy_out
 from inbounds.store.snapshot import Part, Snapshot, Snapshots
 from inbounds.store.store import Store
 from inbounds.store.throwaway import make_throwaway
@@ -228,14 +230,15 @@ class Volume:
                 raise HostError(f"the workspace cannot be restored: {error}", where=self.directory) from error
             descent.delete_tree(old)
 
-    def quarantine(self, destination: str) -> None:
-        """Move what the run wrote to `destination` (made 0700), inert: nothing executable, no repository."""
+    def quarantine(self, destination: str, room: Room | None = None) -> None:
+        """Move what the run wrote to `destination` (made 0700), inert: nothing executable, no repository.
+
+        To another file system it is copied, within `room`: the volume is the caller's to destroy then.
+        """
         try:
             # Behind a crash between the steps it may have been moved already.
             if os.path.lexists(self._at("rw")) or not os.path.isdir(destination):
-                os.rename(self._at("rw"), destination)
-                for moved in (self.directory, os.path.dirname(destination)):
-                    _sync(moved)  # before anybody writes down that it is done
+                self._move_out(destination, room)
             os.chmod(destination, 0o700)
             if os.geteuid() == 0:
                 os.chown(destination, 0, 0)
@@ -244,6 +247,17 @@ class Volume:
         descent.make_inert(destination)
         descent.delete_tree(self._at("ro"))
         descent.delete_tree(self._at("state"))
+
+    def _move_out(self, destination: str, room: Room | None) -> None:
+        try:
+            os.rename(self._at("rw"), destination)
+        except OSError as error:
+            if error.errno != errno.EXDEV or room is None:
+                raise
+            copy_out(self._at("rw"), destination, room)
+            descent.delete_tree(self._at("rw"))
+        for moved in (self.directory, os.path.dirname(destination)):
+            _sync(moved)  # before anybody writes down that it is done
 
     def discard(self) -> None:
         """Delete the workspace with all that is in it, at any depth."""
