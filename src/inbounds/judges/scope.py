@@ -154,6 +154,8 @@ def _paths(change: Change, rules: _Rules) -> list[Finding]:
 
 
 def _outside(path: str, rules: _Rules) -> bool:
+    if posixpath.normpath(path) != path or path.startswith(("/", "../")):
+        return True  # no tree of ours names a file so; whoever hands it in means another place than it seems
     within = not rules.thread or path.startswith(rules.thread + "/")
     return not within and not globs.covered(path, rules.interfaces)
 
