@@ -152,6 +152,13 @@ class Group:
         """Each directory once: controllers may be mounted together."""
         return sorted({path for _, path in self.places.values()} | {self.unified} - {""})
 
+    def identity(self) -> tuple[int, int] | None:
+        """Number and depth of the version 2 group, as the packet filter knows it."""
+        path, depth = self.unified, 0
+        while path and os.stat(path).st_dev == os.stat(os.path.dirname(path)).st_dev:
+            path, depth = os.path.dirname(path), depth + 1
+        return (os.stat(self.unified).st_ino, depth) if self.unified else None
+
     def join_fds(self) -> list[int]:
         """Open descriptors (close-on-exec; the caller closes them): who writes b"0" to each is inside every group."""
         opened: list[int] = []
