@@ -292,6 +292,7 @@ def test_after_a_death_at_any_line_the_next_process_cleans_up_or_goes_on(base: s
             again = made(base, 8 << 20, 64, encrypt=encrypt)
             again.mount()
             assert again.mounted
+            Path(again.raw, "after").write_text("alive")
             again.unmount()
         found.destroy()
         assert_nothing_left(base)
@@ -301,6 +302,18 @@ def test_after_a_death_at_any_line_the_next_process_cleans_up_or_goes_on(base: s
 
 
 STRIDE = int(os.environ.get("INBOUNDS_TEST_DEATHS_EVERY", "17"))  # lines; every line takes some minutes
+
+
+def test_a_volume_that_was_shut_down_and_not_unmounted_is_mounted_anew(volume: Image, base: str) -> None:
+    Path(volume.raw, "kept").write_text("x")
+    with open(f"{volume.raw}/kept", "rb") as file:
+        os.fsync(file.fileno())
+    volume._cut(image._AT_ONCE)  # and here the service dies
+    with pytest.raises(OSError, check=lambda fault: fault.errno == errno.EIO):
+        Path(volume.raw, "more").write_text("x")
+    opened(base).mount()
+    Path(volume.raw, "more").write_text("x")
+    assert Path(volume.raw, "kept").read_text() == "x"
 
 
 def test_a_half_made_file_system_is_begun_anew(base: str, monkeypatch: pytest.MonkeyPatch) -> None:

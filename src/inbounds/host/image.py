@@ -28,7 +28,6 @@ _MKFS = ("/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4")
 _MKFS_S_MAX = 120  # 1 TiB on a slow disk; the usual is well below a second
 _RELEASE_S_MAX = 2.0  # a namespace that ends lets go of its mounts a little later
 _POLL_S = 0.005
-_STACK_MAX = 16  # mounts on top of each other at one path: ours make one, and repeated deaths no more
 _COMPLAINT_BYTES_MAX = 2000
 
 # Named one by one, so that a distribution's mke2fs.conf changes nothing that an older kernel then refuses.
@@ -54,7 +53,8 @@ class Image:
     """One slot's image: `directory`/image, mounted at `raw`, and seen by its operator at `view`.
 
     The parent of `directory` is root's; those of `raw` and `view` are made here and differ: one is root's alone, the
-    other's ACL lets the operator and the slot's group pass. On disk all is `uid`:`gid`. All errors are OSError.
+    other's ACL lets the operator and the slot's group pass. On disk all is `uid`:`gid`. `operator_gid` is the group
+    of the operator's processes: whom the id map does not name can make no file. All errors are OSError.
     """
 
     directory: str
@@ -190,6 +190,8 @@ class Image:
         OSError: EBUSY where something else is mounted there, ENOKEY where an encrypted volume's key is gone.
         """
         self._gates()
+        if self._is_at(self.raw) and self._is_dead():
+            self._detach(handles.MNT_DETACH)
         if not self._is_at(self.raw):
             self._mount_raw()
         if not self._is_at(self.view):
@@ -270,6 +272,19 @@ class Image:
         """Whether the topmost mount at this path is the volume (and not the file system around it)."""
         there = handles.mounts_at(path)
         return bool(there) and there[-1].root == f"/{_ROOT}" and there[-1].device in self._devices()
+
+    def _is_dead(self) -> bool:
+        """Whether the mounted file system was shut down: somebody died between that and the unmounting."""
+        fd = self.raw_fd()
+        try:
+            os.fsync(fd)
+        except OSError as fault:
+            if fault.errno != errno.EIO:
+                raise
+            return True
+        finally:
+            os.close(fd)
+        return False
 
     def _mount_raw(self) -> None:
         """In the order that a death may break anywhere: the file system at `raw`, and over it the volume within it."""
@@ -395,9 +410,7 @@ class Image:
     def _detach(self, flags: int) -> None:
         ours = self._devices()
         for path in (self.view, self.raw):
-            for _ in range(_STACK_MAX):
-                if not (there := handles.mounts_at(path)):
-                    break
+            while there := handles.mounts_at(path):
                 if there[-1].device not in ours:
                     raise OSError(errno.EBUSY, f"something that is not the volume is mounted on {path}")
                 handles.unmount(path, flags)
@@ -428,16 +441,19 @@ def _make_file_system(fd: int, inodes: int, *, encrypt: bool) -> None:
     # By its descriptor: a mkfs that outlives this process writes to no later image of the same name.
     argv = [program, "-q", "-F", "-m", "0", "-b", "4096", "-I", "256", "-N", str(inodes), "-O", features, "-e"]
     argv += ["remount-ro", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", f"/proc/self/fd/{fd}"]
-    done = subprocess.run(
-        argv,
-        env={},
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        pass_fds=(fd,),
-        timeout=_MKFS_S_MAX,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            argv,
+            env={},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            pass_fds=(fd,),
+            timeout=_MKFS_S_MAX,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as fault:
+        raise OSError(errno.ETIMEDOUT, f"mkfs.ext4 was not done after {_MKFS_S_MAX} s") from fault
     if done.returncode:
         said = done.stderr[:_COMPLAINT_BYTES_MAX].decode(errors="replace").strip()
         raise OSError(errno.EIO, f"mkfs.ext4 ended with {done.returncode}: {said}")
