@@ -9,18 +9,8 @@ def send(path):
         s.sendto(b"READY=1", path)
 say(sent=[outcome(send, path) for path in PATHS])
 """
-CONTROL = (
-    """
-PATHS = [HOST["datagram"]]
-"""
-    + SOURCE
-)
-ATTACK = (
-    """
-PATHS = [HOST["datagram"], "/dev/log", "/run/systemd/notify", "/run/systemd/journal/socket"]
-"""
-    + SOURCE
-)
+CONTROL = 'PATHS = [HOST["datagram"]]\n' + SOURCE
+ATTACK = 'PATHS = [HOST["datagram"], "/dev/log", "/run/systemd/notify", "/run/systemd/journal/socket"]\n' + SOURCE
 
 
 def observe(before, after):

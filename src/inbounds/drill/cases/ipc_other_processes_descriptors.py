@@ -12,18 +12,8 @@ for pid in PIDS:
                 opened.append([pid, fd])
 say(opened=opened)
 """
-CONTROL = (
-    """
-PIDS = [HOST["victim"]]
-"""
-    + SOURCE
-)
-ATTACK = (
-    """
-PIDS = {1, HOST["victim"], *map(int, filter(str.isdigit, os.listdir("/proc")))} - {os.getpid()}
-"""
-    + SOURCE
-)
+CONTROL = 'PIDS = [HOST["victim"]]\n' + SOURCE
+ATTACK = 'PIDS = {1, HOST["victim"], *map(int, filter(str.isdigit, os.listdir("/proc")))} - {os.getpid()}\n' + SOURCE
 
 
 def observe(_, after):

@@ -18,18 +18,8 @@ for pid in PIDS:
             taken.append([pid, fd])
 say(taken=taken, answers=sorted(said))
 """
-CONTROL = (
-    """
-PIDS = [HOST["victim"]]
-"""
-    + SOURCE
-)
-ATTACK = (
-    """
-PIDS = [1, HOST["victim"]]
-"""
-    + SOURCE
-)
+CONTROL = 'PIDS = [HOST["victim"]]\n' + SOURCE
+ATTACK = 'PIDS = [1, HOST["victim"]]\n' + SOURCE
 
 
 def observe(_, after):
