@@ -1,17 +1,17 @@
 """Small cases made by a test, and drills over jails that lack what a test takes away from them."""
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inbounds.drill.case import Case, load
 from inbounds.drill.ground import Ground
-from inbounds.drill.mode import Mode, choose
+from inbounds.drill.mode import House, Mode, choose
 from inbounds.drill.runner import Drill, Result
-from inbounds.sandbox.identity import Identity
-from inbounds.sandbox.jail import Jail
-from inbounds.sandbox.spec import Bind, JailSpec
+from inbounds.sandbox.jail import Jail, spawn
+from inbounds.sandbox.spec import Bind, JailLimits, JailSpec
 
 WRITE = 'say(written=outcome(lambda: open(HOST["outside"] + "/made", "w").close()))'
 OBSERVE = """
@@ -28,12 +28,20 @@ class Weakened:
     real: Mode
     name: str = "rootless"
 
-    @property
-    def identity(self) -> Identity:
-        return self.real.identity
+    @contextmanager
+    def house(self, directory: Path, limits: JailLimits) -> Iterator[House]:
+        with self.real.house(directory, limits) as house:
+            yield Holed(house.identity, house.place, self.change)
+
+
+@dataclass(frozen=True)
+class Holed(House):
+    """Its jails are not those that are asked for."""
+
+    change: Callable[[JailSpec, Path], JailSpec]
 
     def spawn(self, spec: JailSpec, scratch: Path) -> Jail:
-        return self.real.spawn(self.change(spec, scratch), scratch)
+        return spawn(self.change(spec, scratch), identity=self.identity, scratch=scratch)
 
 
 def outside_shown(spec: JailSpec, scratch: Path) -> JailSpec:

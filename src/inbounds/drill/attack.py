@@ -4,9 +4,10 @@ Workspace, binds, listeners, decoys, resolver and limits are those of a run; gat
 here. Knows nothing of outcomes.
 """
 
+import dataclasses
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from inbounds.drill import control, judged, prelude
 from inbounds.drill.arena import Arena
 from inbounds.drill.case import Case
 from inbounds.drill.ground import Field
-from inbounds.drill.mode import Mode
+from inbounds.drill.mode import House, Mode
 from inbounds.sandbox.census import Process, look, members
 from inbounds.sandbox.decoys import Decoys
 from inbounds.sandbox.host import jail_python
@@ -33,26 +34,31 @@ DENIALS_MAX = 200
 class _Watched:
     """What resolver and decoys told, and every process of the jail that was ever seen."""
 
-    denials: list[str] = field(default_factory=list)
-    family: dict[int, Process] = field(default_factory=dict)
+    denials: list[str] = dataclasses.field(default_factory=list)
+    family: dict[int, Process] = dataclasses.field(default_factory=dict)
 
     def denied(self, what: str) -> None:
         if len(self.denials) < DENIALS_MAX:
             self.denials.append(what)
 
 
-def attack(case: Case, arena: Arena, ground: Field, mode: Mode) -> tuple[dict[str, Any], dict[str, Any]]:
+def attack(case: Case, arena: Arena, field: Field, mode: Mode) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run ATTACK in a jail, judge the workspace, hand it back if nothing is found; before and after."""
     scratch = arena.directory / "jail"
     scratch.mkdir(mode=0o700)
-    volume = ground.volume(scratch / "workspace")
+    arena.host |= {**field.places(WORK), "limits": control.limits_of(case, field)}
+    with mode.house(scratch, field.ground.limits) as house:
+        return _in(house, case, arena, field, scratch)
+
+
+def _in(house: House, case: Case, arena: Arena, field: Field, scratch: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    volume = field.volume(house.place / "workspace", house.identity)
     work = Path(volume.root)
-    arena.host |= {**ground.places(WORK), "limits": control.limits_of(case, ground)}
     before = {"said": {}, "findings": [], "denials": [], **arena.look(work)}
     watched = _Watched()
-    decoys = Decoys(scratch / "decoys", ground.identity, lambda name: watched.denied(f"decoy:{name}"))
+    decoys = Decoys(house.place / "decoys", house.identity, lambda name: watched.denied(f"decoy:{name}"))
     try:
-        ended = _run(case, mode, watched, scratch, _spec(case, arena, ground, volume, decoys), arena.stopping)
+        ended = _run(case, house, watched, scratch, _spec(case, arena, field, volume, decoys), arena.stopping)
     finally:
         decoys.close()
     after = control.seen(
@@ -67,17 +73,17 @@ def attack(case: Case, arena: Arena, ground: Field, mode: Mode) -> tuple[dict[st
         }
     )
     stood = arena.look(work)["work"]
-    after["findings"] = judged.findings(ground, volume)
+    after["findings"] = judged.findings(field, volume)
     if case.later and not after["findings"]:
-        control.later(case, arena, judged.hand_back(ground, volume, arena.directory / "handed-back"))
+        control.later(case, arena, judged.hand_back(field, volume, arena.directory / "handed-back"))
     after = control.finish(after, arena, work)
     return before, {**after, "work": stood, "denials": watched.denials}
 
 
 def _run(
-    case: Case, mode: Mode, watched: _Watched, scratch: Path, spec: JailSpec, stopping: threading.Event
+    case: Case, house: House, watched: _Watched, scratch: Path, spec: JailSpec, stopping: threading.Event
 ) -> JailExit:
-    jail = mode.spawn(spec, scratch)
+    jail = house.spawn(spec, scratch)
     resolver: Resolver | None = None
     try:
         if "resolver" in jail.listeners:
@@ -116,13 +122,13 @@ def _survivors(family: dict[int, Process]) -> int:
     return left
 
 
-def _spec(case: Case, arena: Arena, ground: Field, volume: Volume, decoys: Decoys) -> JailSpec:
+def _spec(case: Case, arena: Arena, field: Field, volume: Volume, decoys: Decoys) -> JailSpec:
     assert isinstance(case.attack, str)
-    policy = ground.ground
+    policy = field.ground
     spec = JailSpec(
         role=case.role,
-        argv=(jail_python(), "-I", "-c", prelude.program(case.attack, arena.host, ground.work())),
-        cwd=ground.work(),
+        argv=(jail_python(), "-I", "-c", prelude.program(case.attack, arena.host, field.work())),
+        cwd=field.work(),
         env={"PYTHONPATH": ":".join(f"{WORK}/{path}".removesuffix("/.") for path in policy.pythonpath)},
         binds=(*(Bind(b.source, b.target, writable=b.writable) for b in volume.binds()), *policy.layer),
         limits=replace(policy.limits, **dict(case.limits or {})),

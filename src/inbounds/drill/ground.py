@@ -50,13 +50,12 @@ class Field:
     """The ground made real: a store with the base tree, and a copy of it for controls."""
 
     ground: Ground
-    identity: Identity
     store: Store
     tree: str
     template: Path
 
     @classmethod
-    def make(cls, ground: Ground, identity: Identity, directory: Path) -> "Field":
+    def make(cls, ground: Ground, directory: Path) -> "Field":
         """Write the drill's repository below `directory`, which must exist."""
         store = Store.create(str(directory / "store.git"))
         tree = store.replace(store.git("mktree"), {path: store.write_blob(text) for path, text in _files(ground)})
@@ -67,11 +66,10 @@ class Field:
         place = template if ground.thread == "." else template / ground.thread
         shutil.copytree(Path(volume.root) / ".git", place / ".git", symlinks=True)
         volume.discard()
-        return cls(ground, identity, store, tree, template)
+        return cls(ground, store, tree, template)
 
-    def volume(self, directory: Path) -> Volume:
-        """A workspace as a run gets one: thread writable, interface, test and contracts read-only."""
-        who = self.identity
+    def volume(self, directory: Path, who: Identity) -> Volume:
+        """A workspace as a run gets one: thread writable, interface, test and contracts read-only; of `who`."""
         return Volume.prepare(
             self.store,
             self.tree,

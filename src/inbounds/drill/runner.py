@@ -85,7 +85,7 @@ class Drill:
             start_new_session=True,  # Ctrl-C is not for it
         )
         try:
-            self.field = Field.make(self._ground, self._mode.identity, self.directory)
+            self.field = Field.make(self._ground, self.directory)
         except BaseException:
             self._sweep()
             raise

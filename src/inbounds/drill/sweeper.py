@@ -1,6 +1,6 @@
-"""Deletes a drill's scratch directory when the drill is gone, however it went: `python -m inbounds.drill.sweeper DIR`.
+"""Deletes a drill's scratch directory, and slots, once the drill is gone: `python -m inbounds.drill.sweeper DIR`.
 
-Its stdin is a pipe from the drill; an ordinary drill has deleted everything before it closes that.
+However it went. Its stdin is a pipe from the drill; an ordinary drill has deleted everything before it closes that.
 """
 
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from inbounds.contracts.errors import HostError
 from inbounds.drill.holdings import BOOK, release
+from inbounds.drill.mode import give_back
 from inbounds.store.descent import delete_tree
 
 ATTEMPTS, PAUSE_S = 20, 0.25  # keepers and the warden need a moment to end what still writes there
@@ -25,8 +26,9 @@ def main() -> None:
         if not os.path.lexists(directory):
             return
         try:
+            give_back(Path(directory))
             delete_tree(directory)
-        except (OSError, HostError) as error:
+        except (OSError, ValueError, HostError) as error:
             sys.stderr.write(f"inbounds: {directory}: {error}\n")
         time.sleep(PAUSE_S)
 

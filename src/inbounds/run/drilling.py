@@ -22,12 +22,11 @@ from inbounds.drill.runner import Drill, Result
 from inbounds.journal.signing import open_signer, public_key
 from inbounds.judges import globs
 from inbounds.judges.anomalies import judge as anomalies
-from inbounds.run import bind, documents, layer
+from inbounds.run import bind, documents, layer, levels
 from inbounds.run.base import find_base, place
 from inbounds.run.documents import POLICY
 from inbounds.run.home import Home
 from inbounds.run.mounts import layer_binds
-from inbounds.sandbox.probe import HostFacts, probe
 from inbounds.sandbox.spec import JailLimits
 
 
@@ -62,16 +61,16 @@ def drill(home: Home, directory: Path, wanted: Wanted, tell: Callable[[Result], 
     cases = wanted.cases()
     started_at, began = time.time(), time.monotonic()
     drill_id = run_id(time.strftime("%Y%m%d-%H%M%S", time.gmtime(started_at)), secrets.token_hex(3))
-    host = _host()
+    found = _host(wanted.mode)
     chosen = choose(wanted.mode, drill_id)
     decided = ground(home, directory)
     head = {
         "mode": chosen.name,
-        "level": host.level,
+        "level": found.level,
         "drill_id": drill_id,
         "ground": decided.described,
         "complete": wanted.complete,
-        "enforcement": dict(host.enforcement),
+        "enforcement": dict(found.enforcement),
         **record.host_facts(),
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started_at)),
     }
@@ -96,11 +95,11 @@ def _run(
         return running.run(cases, jobs=jobs, tell=tell)
 
 
-def _host() -> HostFacts:
-    facts = probe()
-    if facts.problem:
-        raise HostError(facts.problem, expected="a host that can make jails", fix=facts.fix or "inbounds doctor")
-    return facts
+def _host(mode: str) -> levels.Found:
+    found = levels.host().modes[mode]
+    if found.problem:
+        raise HostError(found.problem, expected=f"a host that has {mode} jails", fix=found.fix or "inbounds doctor")
+    return found
 
 
 def ground(home: Home, directory: Path) -> Ground:
