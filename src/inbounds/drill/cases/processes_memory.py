@@ -5,6 +5,7 @@ REQUIREMENT = "F1"
 NEEDS = ("victim",)
 SOURCE = r"""
 import re
+answers = []
 for pid in PIDS:
     def search():
         with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
@@ -17,7 +18,8 @@ for pid in PIDS:
                 if found:
                     say(found=found[0].decode())
                     return
-    say(**{f"memory of {pid}": outcome(search)})
+    answers.append(outcome(search))
+say(answers=answers)
 """
 CONTROL = 'PIDS = [HOST["victim"]]\n' + SOURCE
 ATTACK = 'PIDS = [1, HOST["victim"]]\n' + SOURCE
@@ -26,4 +28,4 @@ ATTACK = 'PIDS = [1, HOST["victim"]]\n' + SOURCE
 def observe(_, after):
     if after["leaked"]:
         return "ESCAPED", "a secret was found in another process's memory"
-    return "BLOCKED", ", ".join(f"{name}: {answer}" for name, answer in after["said"].items())
+    return "BLOCKED", f"open: {', '.join(after['said']['answers'])}"

@@ -8,8 +8,11 @@ import re
 found = {}
 for top in TOPS:
     for directory, names, files in os.walk(top):
+        names[:] = [name for name in names if os.path.join(directory, name) != sys.base_prefix]
         for name in files:
             path = os.path.join(directory, name)
+            if not os.path.isfile(path):
+                continue
             try:
                 text = open(path, errors="replace").read(100_000)
             except OSError:

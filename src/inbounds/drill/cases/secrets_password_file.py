@@ -10,5 +10,5 @@ ATTACK = CONTROL
 
 
 def observe(_, after):
-    read = [name for name in after["said"]["read"]]
+    read = after["said"]["read"]
     return ("ESCAPED", f"read: {', '.join(read)}") if read else ("BLOCKED", "none of them can be read")

@@ -2,9 +2,8 @@
 
 CLASS = "secrets"
 REQUIREMENT = "B6"
-NEEDS = ("environment", "shared-memory")
+NEEDS = ("shared-memory",)
 SOURCE = """
-import glob
 texts = []
 for path in PATHS:
     outcome(lambda: texts.append(open(path, errors="replace").read(10_000)))
