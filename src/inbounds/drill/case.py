@@ -90,10 +90,10 @@ def load(path: Path, *, external: bool = False) -> Case:
     )
 
 
-def built_in(directory: Path | None = None) -> list[Case]:
-    """Every case of the product, by class and name."""
-    place = directory or Path(__file__).parent / "cases"
-    cases = [load(path) for path in sorted(place.glob("*.py")) if path.name != "__init__.py"]
+def built_in(klass: str = "") -> list[Case]:
+    """Every case of the product, or those of one class, by class and name."""
+    place = Path(__file__).parent / "cases"
+    cases = [load(path) for path in place.glob(f"{klass or '*'}_*.py") if path.name != "__init__.py"]
     return sorted(cases, key=lambda case: (CLASSES.index(case.class_), case.id))
 
 

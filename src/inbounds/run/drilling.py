@@ -45,7 +45,7 @@ class Wanted:
             if self.klass:
                 raise OperatorError("both --case and --class", expected="one of them")
             return [load(self.file, external=True)]
-        return [case for case in built_in() if self.klass in ("", case.class_)]
+        return built_in(self.klass)
 
     @property
     def complete(self) -> bool:
