@@ -110,7 +110,7 @@ class Rig:
         self.count += 1
         own = self.scratch / f"jail-{self.count}"
         own.mkdir()
-        spec = JailSpec(role="test", argv=argv, **{"cwd": "/tmp", "deadline_ms": SECONDS * 1000, **fields})
+        spec = JailSpec(argv=argv, **{"role": "test", "cwd": "/tmp", "deadline_ms": SECONDS * 1000, **fields})
         if self.require is not None:
             spec = replace(spec, require=self.require)
         jail = spawn(spec, identity=self.identity, scratch=own)

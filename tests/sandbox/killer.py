@@ -1,6 +1,6 @@
 """Kills a supervisor at a chosen moment of its jail's set-up and looks for survivors.
 
-Run as a program: `killer.py {cold|warm|control} FIRST_MS LAST_MS`; control starts a process that does survive. It is the subreaper of everything below it, so that whatever
+Run as a program: `killer.py {cold|warm|spare|control} FIRST_MS LAST_MS`; control starts a process that does survive. It is the subreaper of everything below it, so that whatever
 outlives the supervisor becomes its child, wherever it hides; no child left means that no process is left.
 """
 
@@ -19,7 +19,7 @@ SUPERVISOR = """
 import sys, tempfile, os
 from pathlib import Path
 from inbounds.sandbox.identity import identity
-from inbounds.sandbox.jail import spawn
+from inbounds.sandbox.jail import keep_spare, spawn
 from inbounds.sandbox.spec import JailSpec, Listener
 who = identity()
 spec = JailSpec(role="t", argv=("sh", "-c", "setsid sleep 300 & sleep 300"), cwd="/",
@@ -33,6 +33,11 @@ kept = [one()] if sys.argv[1] == "warm" else []
 if sys.argv[1] == "control":
     import subprocess
     subprocess.Popen(["sleep", "300"], start_new_session=True)
+if sys.argv[1] == "spare":
+    from inbounds.sandbox import start
+    start.LATER_SECONDS = 0.0  # the next one is made while this one is taken
+    keep_spare(who)
+    kept.append(one())
 os.write(1, b"now")
 kept.append(one())
 import time

@@ -158,7 +158,7 @@ def _ordinary(tmp: Path) -> tuple[list[str], dict[str, str]] | None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "last"), [("cold", 90), ("warm", 70)])
+@pytest.mark.parametrize(("mode", "last"), [("cold", 90), ("warm", 70), ("spare", 50)])
 @pytest.mark.parametrize("user", ["this", "ordinary"])
 def test_a_killed_supervisor_leaves_nothing_at_any_millisecond(
     rig: Rig, tmp_path: Path, mode: str, last: int, user: str

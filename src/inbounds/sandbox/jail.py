@@ -31,6 +31,8 @@ from inbounds.sandbox.spec import ENFORCED, MECHANISMS, JailExit, JailSpec
 from inbounds.sandbox.start import END_SECONDS_MAX, Spares, Started, ended, start
 
 SETUP_SECONDS_MAX = 30  # 60 ms when idle; a machine that needs this long cannot run agents
+# Bubblewrap ends by itself once PID 1 has, in less than a millisecond; but not frozen, and it is in the same group.
+BWRAP_SECONDS = 0.01
 REPORT_BYTES_MAX = 1 << 16
 DIAGNOSIS_BYTES = 2000
 LENGTH_BYTES = 4
@@ -55,7 +57,7 @@ class Jail:
         self.enforcement: dict[str, str] = {}
         self._control, self._control_fd = started.control, started.control.fileno()
         self._bwrap_pidfd = started.pidfd
-        self._group, self._bwrap_pid = started.group, started.pid
+        self._group, self._bwrap_pid, self._said = started.group, started.pid, started.said
         self._init_pidfd = -1
         self._output = output
         self.identity, self._scratch = identity, scratch
@@ -68,10 +70,12 @@ class Jail:
 
     # -- set-up ------------------------------------------------------------------------------------------------------
 
-    def _await_seal(self, task: bytes | None) -> None:
-        """Send the task, if PID 1 has none yet; receive its two reports: the listeners, then what holds."""
-        if task is not None:
-            _send_task(self._control, task, [])
+    def _await_seal(self, task: bytes, trees: list[int]) -> None:
+        """Send the task, and the mounts to attach; receive PID 1's two reports: the listeners, then what holds."""
+        try:
+            _send_task(self._control, task, [*self._output.writing, *trees])
+        finally:
+            self._output.started()
         deadline = time.monotonic() + SETUP_SECONDS_MAX
         words, descriptors = self._report(deadline, len(self.spec.listeners))
         for listener, fd in zip(self.spec.listeners, descriptors, strict=False):
@@ -199,7 +203,7 @@ class Jail:
     def _end(self, reason: Literal["killed", "deadline"]) -> JailExit:
         if self._exit is None:
             self._killed = reason == "killed"
-            self._strike(self._init_pidfd, self._bwrap_pidfd)  # which is in the same group: frozen, it would not end
+            self._strike(self._init_pidfd)
             self._finish(reason)
         assert self._exit is not None
         return self._exit
@@ -217,6 +221,8 @@ class Jail:
     def _finish(self, otherwise: Literal["killed", "deadline", "failed"]) -> None:
         """After the init's end: take its last report if it made one, and wait for what is left on the host's side."""
         for pidfd in (self._init_pidfd, self._bwrap_pidfd):
+            if pidfd == self._bwrap_pidfd and self._group and not ended(pidfd, BWRAP_SECONDS):
+                self._group.thaw()
             if not ended(pidfd, END_SECONDS_MAX):
                 raise HostError(f"jail {self.pid} did not end in {END_SECONDS_MAX} s after SIGKILL")
         with self._lock:
@@ -267,6 +273,7 @@ class Jail:
 
     def _close(self) -> None:
         self._release()
+        os.close(self._said)
         for listener in self.listeners.values():
             listener.close()
         self._control.close()
@@ -288,8 +295,10 @@ class Jail:
         ended(self._bwrap_pidfd, END_SECONDS_MAX)
         self._release()
         self._output.finish(END_SECONDS_MAX)
+        early = os.pread(self._said, DIAGNOSIS_BYTES, 0)
+        os.close(self._said)
         with open(self._scratch / "stderr", "rb") as file:
-            return file.read(DIAGNOSIS_BYTES).decode("utf-8", "replace").strip().replace("\n", "; ")
+            return (early + file.read(DIAGNOSIS_BYTES)).decode("utf-8", "replace").strip().replace("\n", "; ")
 
 
 def _missing(received: bytearray) -> int:
@@ -325,7 +334,8 @@ def _signal_kill(pidfd: int) -> None:
 def _require(jail: Jail) -> None:
     """HostError if a mechanism that the specification asks for was not found in force."""
     found = jail.enforcement
-    missing = [f"{name} ({found[name]})" for name in jail.spec.require if found[name] != ENFORCED]
+    held = {name: found.get(name, "absent: no such mechanism") for name in jail.spec.require}
+    missing = [f"{name} ({word})" for name, word in held.items() if word != ENFORCED]
     if missing:
         raise HostError(f"this host does not enforce {', '.join(missing)}", fix="inbounds doctor")
 
@@ -366,33 +376,34 @@ def spawn(spec: JailSpec, *, identity: Identity, scratch: Path) -> Jail:
         # a kernel that can't do this, or a bind's source that has just been replaced: from nothing, which says why
         with contextlib.suppress(HostError, OSError):
             return _from_spare(spare, spec, identity, scratch)
-    output = _output(spec, identity, scratch)
+    layout = lay_out(spec, identity, bubblewrap())
+    started = start(layout, identity)
     try:
-        layout = lay_out(spec, identity, bubblewrap())
-        started = start(layout, identity, output.writing)
-    finally:
-        output.started()
-    return _sealed(Jail(spec, started, output, identity, scratch), layout.task)
+        output = _output(spec, identity, scratch)
+    except BaseException:
+        started.discard()
+        raise
+    return _sealed(Jail(spec, started, output, identity, scratch), layout.task, [])
 
 
 def _from_spare(spare: Started, spec: JailSpec, identity: Identity, scratch: Path) -> Jail:
     """A jail that was started in advance becomes the one that is asked for: told its task, given its binds."""
-    output = _output(spec, identity, scratch)
     opened: list[int] = []
     try:
-        binds = attached(spec)
-        opened += [open_source(bind.source) for bind in binds]
-        trees = launcher().clone([(bind.source, bind.writable) for bind in binds], opened)
-        opened += trees
-        _send_task(spare.control, spare_task(spec), [*output.writing, *trees])
-    except BaseException:
-        spare.discard()
-        raise
+        try:
+            binds = attached(spec)
+            for bind in binds:
+                opened.append(open_source(bind.source))  # noqa: PERF401 - a failure half-way must close what is open
+            trees = launcher().clone([(bind.source, bind.writable) for bind in binds], opened)
+            opened += trees
+            output = _output(spec, identity, scratch)
+        except BaseException:
+            spare.discard()
+            raise
+        return _sealed(Jail(spec, spare, output, identity, scratch), spare_task(spec), trees)
     finally:
         for fd in opened:
             os.close(fd)
-        output.started()
-    return _sealed(Jail(spec, spare, output, identity, scratch), None)
 
 
 def _output(spec: JailSpec, identity: Identity, scratch: Path) -> Output:
@@ -408,10 +419,10 @@ def _send_task(control: socket.socket, task: bytes, descriptors: list[int]) -> N
     control.sendall(task)
 
 
-def _sealed(jail: Jail, task: bytes | None) -> Jail:
-    """Once PID 1 has its task: wait for its seal. HostError, and nothing left, where the jail does not come to that."""
+def _sealed(jail: Jail, task: bytes, trees: list[int]) -> Jail:
+    """Tell PID 1 its task and wait for its seal. HostError, and nothing left, where the jail does not come to that."""
     try:
-        jail._await_seal(task)  # noqa: SLF001  # the constructor's second half
+        jail._await_seal(task, trees)  # noqa: SLF001  # the constructor's second half
         if jail.identity.slot:
             jail.enforcement |= jail.identity.slot.enforcement(jail.pid)
         elif jail.identity.dropped:

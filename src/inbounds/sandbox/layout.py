@@ -211,11 +211,12 @@ def _task(spec: JailSpec) -> dict[str, Any]:
         "filter": seccomp.program(),
         "host_namespaces": host_namespaces(),
         "standing": spec.standing,
+        "attach": [],
     }
 
 
 def spare_task(spec: JailSpec) -> bytes:
-    """The task for a PID 1 started in advance; descriptors beside it: stdout, stderr, a tree for each target."""
+    """The task for a PID 1 started in advance; after stdout and stderr comes a tree of mounts for each target."""
     return marshal.dumps({**_task(spec), "attach": [bind.target for bind in attached(spec)]})
 
 

@@ -98,9 +98,9 @@ def write_files(files: dict[str, bytes], mode: int) -> None:
 
 
 def settle_in(task: Task, descriptors: list[int]) -> None:
-    """Started in advance: take stdout and stderr, and attach what makes this jail the one that was asked for.
+    """Take stdout and stderr; where it was started in advance, attach what makes this jail the one that is asked for.
 
-    Each descriptor is a tree of mounts, attached nowhere yet; nobody but this process is in the jail.
+    The other descriptors are trees of mounts, attached nowhere yet. Nobody but this process is in the jail.
     """
     for number, fd in enumerate(descriptors[:2], 1):
         os.dup2(fd, number)
@@ -311,8 +311,7 @@ def main() -> None:
     control = _socket.socket(fileno=CONTROL_FD)
     os.closerange(CONTROL_FD + 1, 65_536)
     task, descriptors = receive_task(control)
-    if descriptors:
-        settle_in(task, descriptors)
+    settle_in(task, descriptors)
     descriptors = listen(task["listeners"])
     prepare(task)
     landlock, why = seal_self(task)

@@ -38,7 +38,8 @@ class Started:
     control: socket.socket
     pidfd: int
     group: Cgroup | None
-    pid: int = 0  # of bubblewrap, as the host service knows it
+    pid: int  # of bubblewrap, as the host service knows it
+    said: int  # a file in memory: what bubblewrap, or PID 1 before its task, had to complain of
 
     def discard(self) -> None:
         """End it, with its bubblewrap; nothing is left."""
@@ -47,6 +48,7 @@ class Started:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         ended(self.pidfd, END_SECONDS_MAX)
         os.close(self.pidfd)
+        os.close(self.said)
         if self.group:
             self.group.remove()
 
@@ -58,15 +60,16 @@ def ended(pidfd: int, seconds: float) -> bool:
     return bool(waiting.poll(seconds * 1000))
 
 
-def start(layout: Layout, identity: Identity, writing: list[int]) -> Started:
-    """Have bubblewrap started with `writing` as its stdout and stderr. Every copy of other descriptors is closed."""
+def start(layout: Layout, identity: Identity) -> Started:
+    """Have bubblewrap started. It is not given the program's stdout and stderr, whose end would then be its own."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     group = Cgroup.best(f"{next(_names)}") if identity.slot is None else None  # a slot has its own
+    said = os.memfd_create("inbounds-said", os.MFD_CLOEXEC)
     opened = [theirs.detach()]
     try:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        opened.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
-        inherit = [opened[1], *writing, opened[0]]
+        opened += [os.open("/dev/null", flags | os.O_CLOEXEC) for flags in (os.O_RDONLY, os.O_WRONLY)]
+        inherit = [opened[1], opened[2], said, opened[0]]
         for name, content in layout.memory_files:
             opened.append(seccomp.memory_file(name, content))
             inherit.append(opened[-1])
@@ -84,6 +87,7 @@ def start(layout: Layout, identity: Identity, writing: list[int]) -> Started:
             pid, pidfd = launcher().launch(layout.argv, inherit, sources, identity.uid, identity.gid, directory)
     except BaseException:
         ours.close()
+        os.close(said)
         if group:
             group.remove()
         raise
@@ -93,7 +97,7 @@ def start(layout: Layout, identity: Identity, writing: list[int]) -> Started:
     if group and not group.holds(pid):  # an old kernel
         group.remove()
         group = None
-    return Started(ours, pidfd, group, pid)
+    return Started(ours, pidfd, group, pid, said)
 
 
 class Spares:
@@ -149,8 +153,4 @@ class Spares:
 
     def _make(self) -> tuple[Layout, Started]:
         layout = lay_out(EMPTY, self._identity, bubblewrap())
-        null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            return layout, start(layout, self._identity, [null, null])
-        finally:
-            os.close(null)
+        return layout, start(layout, self._identity)
