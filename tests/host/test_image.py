@@ -336,6 +336,47 @@ def test_destroying_leaves_nothing_and_may_be_repeated(volume: Image, base: str)
     assert not traces(base)
 
 
+def test_a_service_that_lives_long_loses_no_descriptor_and_no_child(base: str) -> None:
+    def life() -> None:
+        image = made(base)
+        image.mount()
+        image.used()
+        tree = handles.new_mount("tmpfs", "inbounds-test", handles.NOSUID)
+        handles.attach(tree, image.view)
+        os.close(tree)
+        with _refused(errno.EBUSY):
+            image.unmount()
+        handles.unmount(image.view)
+        os.chmod(image.file, 0o640)
+        with _refused(errno.EPERM):
+            image.limits()
+        with _refused(errno.ENOENT):
+            handles.new_mount("ext4", f"{base}/nothing", 0)
+        with _refused(errno.EINVAL):
+            handles.user_namespace("no map", "no map")
+        image.destroy()
+
+    life()
+    before = os.listdir("/proc/self/fd")
+    life()
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    with _refused(errno.ECHILD):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_mounts_are_found_whatever_their_path_is_called(base: str) -> None:
+    place = f"{base}/a b\tc\\040"
+    os.mkdir(place)
+    assert handles.mounts_at(place) == []
+    tree = handles.new_mount("tmpfs", "inbounds-test", handles.NOSUID, "size=4k")
+    handles.attach(tree, place)
+    try:
+        assert [mount.device for mount in handles.mounts_at(place)] == [os.fstat(tree).st_dev]
+    finally:
+        os.close(tree)
+        handles.unmount(place)
+
+
 # ---- encryption at rest
 
 

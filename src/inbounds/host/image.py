@@ -187,10 +187,10 @@ class Image:
     def mount(self) -> None:
         """Attach what is not attached: the volume at `raw`, its id-mapped clone at `view`.
 
-        OSError: EBUSY where something else is mounted there, ENOKEY where an encrypted volume's key is gone.
+        OSError: EBUSY or ENODEV where something else is mounted there, ENOKEY where an encrypted volume's key is gone.
         """
         self._gates()
-        if self._is_at(self.raw) and self._is_dead():
+        if handles.mounts_at(self.raw) and self._is_dead():
             self._detach(handles.MNT_DETACH)
         if not self._is_at(self.raw):
             self._mount_raw()

@@ -12,7 +12,8 @@ import struct
 from collections.abc import Iterator
 
 _CONFIGURE, _GET_STATUS64, _GET_FREE = 0x4C0A, 0x4C05, 0x4C82  # linux/loop.h
-_AUTOCLEAR = 4
+_AUTOCLEAR, _DIRECT_IO = 4, 16  # direct: no second cache below that of the file system on it, and no second copying
+_BLOCK_BYTES = 4096  # of the file system on it: what a disk with large sectors needs for direct access
 _INFO = struct.Struct("=5Q4I64s64s32s2Q")  # struct loop_info64
 _NAME_BYTES_MAX = 63  # lo_file_name with its end
 # Somebody else may take the free device between the kernel's answer and our use of it; not this often in a row.
@@ -25,9 +26,10 @@ def attach(image_fd: int, name: str) -> int:
         for _ in range(_TRIES):
             number = fcntl.ioctl(control.fd, _GET_FREE)
             device = os.open(path_of(os.makedev(7, number)), os.O_RDWR | os.O_CLOEXEC)
-            info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, _AUTOCLEAR, name.encode()[:_NAME_BYTES_MAX], b"", b"", 0, 0)
+            label = name.encode()[:_NAME_BYTES_MAX]
+            info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, _AUTOCLEAR | _DIRECT_IO, label, b"", b"", 0, 0)
             try:
-                fcntl.ioctl(device, _CONFIGURE, struct.pack("=II", image_fd, 0) + info + bytes(64))
+                fcntl.ioctl(device, _CONFIGURE, struct.pack("=II", image_fd, _BLOCK_BYTES) + info + bytes(64))
             except OSError as fault:
                 os.close(device)
                 if fault.errno != errno.EBUSY:
