@@ -209,16 +209,16 @@ class Group:
         return len(left)
 
     def _survivors(self) -> set[int]:
-        users = {int(name) for name in os.listdir("/proc") if name.isdigit() and self.uid in _status(name)[1]}
+        users = {int(name) for name in os.listdir("/proc") if name.isdigit() and self.uid in status(name)[1]}
         # one that has ended and waits for its parent executes nothing
-        return {pid for pid in self.members() | users if _status(pid)[0] not in {"", "Z", "X"}}
+        return {pid for pid in self.members() | users if status(pid)[0] not in {"", "Z", "X"}}
 
     def _signal(self, pid: int) -> None:
         """SIGKILL by a descriptor, with a look behind it: the number may be somebody else's by now."""
         with contextlib.suppress(ProcessLookupError):
             pidfd = os.pidfd_open(pid)
             try:
-                if pid in self.members() or self.uid in _status(pid)[1]:
+                if pid in self.members() or self.uid in status(pid)[1]:
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             finally:
                 os.close(pidfd)
@@ -334,8 +334,8 @@ def _delegated(mount: str) -> str:
     return mount
 
 
-def _status(pid: int | str) -> tuple[str, list[int]]:
-    """State letter ("" where it is gone), and the four user numbers."""
+def status(pid: int | str) -> tuple[str, list[int]]:
+    """A process: state letter ("" where it is gone), and the four user numbers."""
     found = STATUS.search(_read(f"/proc/{pid}/status"))
     return (found[1], [int(uid) for uid in found[2].split()]) if found else ("", [])
 

@@ -1,0 +1,252 @@
+"""What a slot's processes do to files, by fanotify: compact records into a pipe that the supervisor reads.
+
+The kernel's queue is bounded and so is what is kept here: whoever reads too slowly gets INCOMPLETE, never a gap that
+nobody sees. A stream without END at its end is incomplete, too. Knows nothing of what the files are or may be.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from inbounds.host.groups import ENFORCED, status
+from inbounds.host.handles import AT_FDCWD, NODEV, NOEXEC, NOSUID, Handle, new_mount, open_handle
+
+# What happened: bits of a record. CLOSED is the end of the last use of a file that was open for writing, maps included:
+# a write through a map shows nowhere else.
+OPENED, READ, WRITTEN, CLOSED, CREATED, DELETED, MOVED_FROM, MOVED_TO, EXECUTED = (1 << n for n in range(9))
+DIRECTORY = 1 << 16  # it is about a directory
+GONE = 1 << 17  # the process had ended when its event was read: it may have been another user's (the supervisor's)
+PARTIAL = 1 << 18  # the directory is gone, the path is the name in it alone
+INCOMPLETE, END = 1 << 24, 1 << 25  # events were lost before this one; everything up to the end was told
+RECORD = struct.Struct("!IIQH")  # bits, process, Unix ms when it was read, bytes of the path behind it
+
+BATCH_BYTES = 1 << 16  # read at once: some 800 events, whose paths are 3 MB at the very worst
+DIRECTORIES_MAX = 4_096  # paths remembered; an opened file costs four system calls otherwise
+CLOSE_SECONDS = 5.0  # for the supervisor to take what is left
+
+MASKS = {0x20: OPENED, 1: READ, 2: WRITTEN, 8: CLOSED, 0x100: CREATED, 0x200: DELETED, 0x40: MOVED_FROM, 0x80: MOVED_TO}
+OPEN_EXEC, OVERFLOW, ON_DIRECTORY = 0x1000, 0x4000, 0x40000000
+CLOEXEC, NONBLOCK, BY_NAME = 1, 2, 0xC00  # fanotify_init: directory handle and name
+ADD, FILE_SYSTEM = 1, 0x100  # fanotify_mark
+EVENT = struct.Struct("=IBBHQii")
+HANDLE_AT = EVENT.size + 4 + 8  # behind the header of the information and the number of the file system
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One event as the supervisor sees it; the path is relative to the volume, or absolute where EXECUTED elsewhere."""
+
+    what: int
+    process: int
+    at_ms: int
+    path: bytes
+
+
+def unpack(data: bytes) -> tuple[list[Record], bytes]:
+    """The whole records in a part of the stream, and the rest to put before the next part."""
+    found, at = list[Record](), 0
+    while len(data) - at >= RECORD.size:
+        what, process, at_ms, size = RECORD.unpack_from(data, at)
+        if len(data) - at < RECORD.size + size:
+            break
+        at += RECORD.size
+        found.append(Record(what, process, at_ms, data[at : at + size]))
+        at += size
+    return found, data[at:]
+
+
+class Events:
+    """Watches one volume for one user. `fileno` is readable when `handle` has something to do."""
+
+    def __init__(self, volume: int, pipe: int, uid: int | None = None) -> None:
+        """Watch the file system of `volume` (a descriptor, duplicated) and own `pipe`; the user is its root's owner.
+
+        OSError where the kernel can't; EMFILE beyond 128 watches of root.
+        """
+        self.lost = 0  # how often the kernel's queue ran over
+        self._uid = os.fstat(volume).st_uid if uid is None else uid
+        self._pipe, self._out = pipe, bytearray()
+        self._directories = dict[bytes, bytes]()
+        self._volume = os.dup(volume)
+        self._root = os.readlink(f"/proc/self/fd/{self._volume}".encode())
+        self._poll, self._groups = select.epoll(), list[int]()
+        os.set_blocking(pipe, False)
+        try:
+            self._by_name = self._group(BY_NAME)
+            _mark(self._by_name, sum(MASKS) | ON_DIRECTORY, volume)
+        except OSError:
+            self._release()
+            raise
+
+    def executed_on(self, place: int) -> None:
+        """Watch the file system of `place` for what the slot's processes execute, as long as this is open.
+
+        The whole host's executions pass by here: one of a process that is gone when it is read is not told.
+        """
+        if len(self._groups) == 1:
+            self._group(0)
+        _mark(self._groups[1], OPEN_EXEC, place)
+
+    def fileno(self) -> int:
+        """A descriptor to poll."""
+        return self._poll.fileno()
+
+    def handle(self) -> bool:
+        """Hand over what is ready, never waiting; whether there was any. Nothing is read while the pipe is full."""
+        if not self._flush():
+            return False
+        for group in self._groups:
+            with contextlib.suppress(BlockingIOError):
+                data = os.read(group, BATCH_BYTES)
+                known = dict[int, int]()  # pid -> bits, for this batch alone: numbers are used again
+                for event in _events(data):
+                    self._tell(event, known)
+        told = bool(self._out)
+        self._flush()
+        return told
+
+    def close(self) -> None:
+        """Take in what happened up to now (so after the kill, before the unmount), say END, let go."""
+        until = time.monotonic() + CLOSE_SECONDS
+        try:
+            quiet = False
+            while time.monotonic() < until and not quiet:
+                quiet = not self.handle() and not self._out
+                if self._out:
+                    time.sleep(0.002)
+            if quiet:
+                self._add(END, 0, b"")
+                self._flush()
+        finally:
+            self._release()
+
+    # -- one by one ----------------------------------------------------------------------------------------------------
+
+    def _tell(self, event: tuple[int, int, int, bytes], known: dict[int, int]) -> None:
+        mask, fd, pid, information = event
+        if mask & OVERFLOW:
+            self.lost += 1
+            self._directories.clear()  # a directory that was renamed may be among what was lost
+            self._add(INCOMPLETE, 0, b"")
+            return
+        try:
+            whose = known.get(pid)
+            if whose is None:
+                state, uids = status(pid)
+                whose = known[pid] = (0 if self._uid in uids else -1) if state else GONE
+            if whose < 0 or (fd >= 0 and whose):
+                return
+            if fd >= 0:
+                self._add(EXECUTED, pid, os.readlink(f"/proc/self/fd/{fd}".encode()))
+                return
+            what = sum(bit for flag, bit in MASKS.items() if mask & flag)
+            if mask & ON_DIRECTORY:
+                what &= ~(OPENED | READ)  # looking around is no reading of files
+            if what:
+                path, partial = self._path(information)
+                self._add(what | whose | partial | (DIRECTORY if mask & ON_DIRECTORY else 0), pid, path)
+            if mask & ON_DIRECTORY and what & (MOVED_FROM | MOVED_TO | DELETED):
+                self._directories.clear()
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def _path(self, information: bytes) -> tuple[bytes, int]:
+        """Path relative to the volume, with PARTIAL or 0. A directory's is what it is called now."""
+        size, kind = struct.unpack_from("=Ii", information)
+        handle, name = information[8 : 8 + size], information[8 + size :].partition(b"\0")[0]
+        directory = self._directories.get(information[: 8 + size])
+        if directory is None:
+            try:
+                fd = open_handle(self._volume, Handle(kind, handle, 0), os.O_PATH)
+            except OSError:
+                return name, PARTIAL
+            try:
+                if not os.fstat(fd).st_nlink:
+                    return name, PARTIAL
+                directory = os.readlink(f"/proc/self/fd/{fd}".encode()).removeprefix(self._root).strip(b"/")
+            finally:
+                os.close(fd)
+            if len(self._directories) >= DIRECTORIES_MAX:
+                self._directories.clear()
+            self._directories[information[: 8 + size]] = directory
+        return (directory + b"/" + name).strip(b"/") if name != b"." else directory, 0
+
+    def _add(self, what: int, pid: int, path: bytes) -> None:
+        self._out += RECORD.pack(what, pid, time.time_ns() // 1_000_000, len(path)) + path
+
+    def _flush(self) -> bool:
+        """Whether nothing waits for the pipe any more; meanwhile it is the pipe that is polled."""
+        full = False
+        while self._out and not full:
+            try:
+                del self._out[: os.write(self._pipe, self._out)]
+            except BlockingIOError:
+                full = True
+            except BrokenPipeError:  # nobody reads any more: the session ends for another reason
+                self._out.clear()
+        for group in self._groups:
+            self._poll.modify(group, 0 if full else select.EPOLLIN)
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            self._poll.register(self._pipe, select.EPOLLOUT) if full else self._poll.unregister(self._pipe)
+        return not full
+
+    # -- descriptors ---------------------------------------------------------------------------------------------------
+
+    def _group(self, flags: int) -> int:
+        fd = _checked(_libc.fanotify_init(ctypes.c_uint(CLOEXEC | NONBLOCK | flags), ctypes.c_uint(os.O_CLOEXEC)))
+        self._groups.append(fd)
+        self._poll.register(fd, select.EPOLLIN)
+        return fd
+
+    def _release(self) -> None:
+        for fd in (*self._groups, self._volume, self._pipe):
+            os.close(fd)
+        self._poll.close()
+
+
+def _events(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Mask, descriptor (-1: by name), process, and the handle with the name behind it."""
+    at = 0
+    while at + EVENT.size <= len(data):
+        size, _, _, _, mask, fd, pid = EVENT.unpack_from(data, at)
+        yield mask, fd, pid, data[at + HANDLE_AT : at + size]
+        at += size
+
+
+def _mark(group: int, mask: int, place: int) -> None:
+    """By the descriptor, which may be O_PATH: no path of the volume is walked."""
+    own = f"/proc/self/fd/{place}".encode()
+    _checked(_libc.fanotify_mark(group, ADD | FILE_SYSTEM, ctypes.c_uint64(mask), AT_FDCWD, own))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"fanotify: {os.strerror(number)}")
+    return result
+
+
+def mechanism() -> str:
+    """Tried on a file system of our own in memory: a file that is made is seen. "enforced" or "absent: why"."""
+    try:
+        volume = new_mount("tmpfs", "inbounds-probe", NOSUID | NODEV | NOEXEC, "size=65536")
+        try:
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            with open(reading, "rb") as stream:
+                events = Events(volume, writing, os.geteuid())
+                os.close(os.open("made", os.O_CREAT | os.O_WRONLY, dir_fd=volume))
+                events.close()
+                told = unpack(stream.read(BATCH_BYTES))[0]
+        finally:
+            os.close(volume)
+    except OSError as error:
+        return f"absent: {error.strerror or error}"
+    seen = any(one.what & CREATED and one.path == b"made" for one in told)
+    return ENFORCED if seen else "absent: a file that was made was not seen"
