@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from inbounds.contracts.canonical import canonical, digest
 from inbounds.journal import anchor, chain
 from inbounds.journal.merkle import Tree
 from inbounds.journal.note import ORIGIN, Checkpoint
@@ -18,7 +19,7 @@ from inbounds.journal.writer import Journal
 
 RUN_ID = "20261122-100000-d00d00"
 AT_MS = 1_795_341_600_000  # any time will do; a fixed one keeps two journals of a case alike
-JOURNAL = "journal.jsonl"
+JOURNAL, CONTRACT = "journal.jsonl", "contract.json"
 CHECKS = ("chain", "version", "key", "checkpoints", "anchors")
 Step = tuple[str, dict[str, Any]]
 
@@ -40,23 +41,34 @@ def steps() -> list[Step]:
     return [*done, ("stop.decided", stop), ("run.finished", {"code": "STOP_NO_PROGRESS", "exit": 10})]
 
 
-def write(home: Path, *, run_id: str = RUN_ID, what: list[Step] | None = None) -> Path:
-    """Write a run's journal below `home`, signed with the state directory's own key; the run's directory."""
+def write(
+    home: Path, *, run_id: str = RUN_ID, what: list[Step] | None = None, contract: dict[str, Any] | None = None
+) -> Path:
+    """Write a run's journal below `home`, signed with the state directory's own key; the run's directory.
+
+    A `contract` is frozen beside it, and its hash stands in the journal.
+    """
     run = home / "runs" / run_id
     signer = open_signer(home / "keys")
+    accepted: dict[str, Any] = {"run_id": run_id, "journal_key": str(signer.key)}
+    if contract is not None:
+        run.mkdir(mode=0o700, parents=True)
+        (run / CONTRACT).write_bytes(canonical(contract))
+        accepted["contract_sha256"] = digest(contract)
     with Journal.open(run / JOURNAL, at_ms=AT_MS, signer=signer) as journal:
-        journal.append("run.accepted", {"run_id": run_id, "journal_key": str(signer.key)}, AT_MS)
+        journal.append("run.accepted", accepted, AT_MS)
         for number, (kind, data) in enumerate(steps() if what is None else what, 1):
             journal.append(kind, data, AT_MS + number * 1_000)
     return run
 
 
-def faults(run: Path) -> list[str]:
+def faults(run: Path, also: tuple[str, ...] = ()) -> list[str]:
     """Which of the verifier's checks of the journal do not hold, with its words; [] for a sound one."""
     made = verify_run(run).checks
-    found = [f"{check.name}: {check.detail}" for check in made if check.name in CHECKS and not check.ok]
+    asked = (*CHECKS, *also)
+    found = [f"{check.name}: {check.detail}" for check in made if check.name in asked and not check.ok]
     named = {check.name for check in made}
-    return found or [f"{name} was not checked" for name in CHECKS if name not in named]
+    return found or [f"{name} was not checked" for name in asked if name not in named]
 
 
 def believed(run: Path) -> list[str]:
