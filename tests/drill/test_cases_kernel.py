@@ -9,6 +9,7 @@ from inbounds.drill.case import Case, built_in
 from inbounds.drill.ground import Ground
 from inbounds.drill.mode import choose
 from inbounds.drill.runner import Drill
+from inbounds.sandbox import seccomp, syscalls
 from inbounds.sandbox.probe import probe
 
 CLASSES = ("ipc", "processes", "kernel", "secrets")
@@ -54,6 +55,33 @@ def test_it_succeeds_outside_and_not_inside(drill: Drill, case: Case) -> None:
     assert result.outcome in {"BLOCKED", "CONTAINED", "DETECTED"}, result
     assert result.control == "proven"
     assert result.observed
+
+
+# What has to hold on a kernel without Landlock as well: PID 1 stays out of reach, and nothing written is executed.
+WITHOUT_LANDLOCK = (
+    "processes.init-surface", "processes.memory", "processes.root-of-another", "processes.signal-init",
+    "processes.starve-init", "processes.limit-init", "processes.out-of-memory-score", "processes.kernel-settings",
+    "kernel.executed-copy", "kernel.rules-loosened", "kernel.devices", "ipc.other-processes-descriptors",
+)  # fmt: skip
+
+
+@pytest.fixture
+def no_landlock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel without Landlock, as far as anything behind this filter can tell: its calls give ENOSYS."""
+    kept = {name: numbers for name, numbers in syscalls.ALLOWED.items() if not name.startswith("landlock_")}
+    monkeypatch.setattr(seccomp, "ALLOWED", kept)
+    seccomp.program.cache_clear()
+
+
+@pytest.mark.req("F10")
+@pytest.mark.parametrize("name", WITHOUT_LANDLOCK)
+def test_it_does_not_without_landlock_either(drill: Drill, no_landlock: None, name: str) -> None:
+    [case] = [case for case in CASES if case.id == name]
+    try:
+        result = drill.case(case)
+    finally:
+        seccomp.program.cache_clear()
+    assert result.outcome == "BLOCKED", result
 
 
 def test_there_are_enough_of_each() -> None:

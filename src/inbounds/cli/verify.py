@@ -17,6 +17,7 @@ EPILOG = """\b
   inbounds verify                       the latest run
   inbounds verify RUN --from CLONE      and the heads that a clone's commits name
   inbounds verify --dir BUNDLE --key FILE
+  inbounds verify --drill latest        the newest drill
 
 Exit code: 0 all of it holds, 1 something does not, and what."""
 
@@ -37,10 +38,11 @@ OWN_ACCOUNT = (
               help="The journal's verifier key (default: this state directory's, or the bundle's own).")  # fmt: skip
 @click.option("--stamps-ca", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="The certificates (PEM) of policy's RFC 3161 authority: asks its time-stamps, too.")  # fmt: skip
+@click.option("--drill", metavar="ID", help="A drill's evidence instead of a run's; latest: the newest.")
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
 def command(
     run: str | None, clone: Path | None, directory: Path | None, anchors: Path | None, key: Path | None,
-    stamps_ca: Path | None, as_json: bool,
+    stamps_ca: Path | None, drill: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Check everything that RUN (the latest by default) left as evidence; offline, with public keys only.
 
@@ -51,8 +53,10 @@ def command(
     from inbounds.journal.verify import verify_run
     from inbounds.run.home import open_home
 
-    if run and directory:
-        raise OperatorError("both RUN and --dir", expected="one of them")
+    if sum(map(bool, (run, directory, drill))) > 1:
+        raise OperatorError("more than one of RUN, --dir and --drill", expected="one of them")
+    if drill:
+        return _drill(drill, as_json=as_json)
     home, exists = None, None
     if directory is None:
         home = open_home()
@@ -82,6 +86,28 @@ def command(
             say(f"note         {words}")
         say(f"{directory.name}: {found.verdict}")
     return EXIT_KEPT if found.ok else EXIT_REFUSED
+
+
+def _drill(name: str, *, as_json: bool) -> int:
+    """Chain, signed head and counts of one drill, by this state directory's key and the head it kept apart."""
+    from inbounds.contracts.errors import EXIT_KEPT, EXIT_REFUSED, OperatorError
+    from inbounds.drill import record
+    from inbounds.journal.signing import public_key
+    from inbounds.run.home import open_home
+
+    home = open_home()
+    known = list(record.drills(home.path))
+    chosen = next((path for path in known if name in ("latest", path.name)), None)
+    if chosen is None:
+        raise OperatorError(f"no drill is named {name!r}", where=str(home.path), fix="inbounds drill")
+    found = record.read(chosen, public_key(home.keys))
+    if as_json:
+        emit({"drill_id": found.drill_id, "ok": not found.problem, "problem": found.problem, "clean": found.clean,
+              "cases": found.cases, "started": dict(found.started), "finished": dict(found.finished)})  # fmt: skip
+    else:
+        words = found.problem or f"{found.cases} cases, {'clean' if found.clean else 'not a clean drill of everything'}"
+        say(f"{found.drill_id}: {'NOT verified' if found.problem else 'verified'}: {words}")
+    return EXIT_REFUSED if found.problem else EXIT_KEPT
 
 
 def _anchors(directory: Path, home: "Home | None", named: Path | None, clone: Path | None) -> "list[Anchor] | None":

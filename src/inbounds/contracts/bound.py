@@ -78,6 +78,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     mode: Mode = "rootless"
     level: int
     require: tuple[str, ...]
+    drill_max_age_days: int = 0  # 0: no drill is asked for
     promote_to: str
     promote_auto: bool
     notify: Notify

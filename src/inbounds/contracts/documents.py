@@ -59,11 +59,13 @@ class Enforcement(_Model, frozen=True):
     """What the host must enforce for a run to start (F10, P1-P3).
 
     `mode` auto takes hardened where the host service is there and serves this user; hardened without it is refused.
+    `drill_max_age_days`: a run starts only where a whole, clean `inbounds drill` of this host is younger (M12).
     """
 
     mode: Literal["auto", "rootless", "hardened"] = "auto"
     level: Annotated[int, msgspec.Meta(ge=1, le=3)] = 1
     require: tuple[Name, ...] = ()
+    drill_max_age_days: Annotated[int, msgspec.Meta(ge=1, le=365)] | None = None
 
 
 class MonthBudget(_Model, frozen=True):

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from inbounds import __version__
 from inbounds.contracts.ids import RUN_ID
-from inbounds.journal import chain, witness
+from inbounds.journal import anchor, chain, witness
 from inbounds.journal.chain import ChainError
 from inbounds.journal.links import CHECKPOINT, Links
 from inbounds.journal.note import ORIGIN, VerifierKey
@@ -102,14 +102,15 @@ def read(directory: Path, key: VerifierKey) -> Recorded:
     """Check one drill's chain and its signed head against `key`, and say what it holds; bad evidence is a `problem`."""
     started: Mapping[str, Any] = {}
     finished: Mapping[str, Any] = {}
-    signed, cases, at_ms, problem, last = -1, 0, 0, "", 0
+    signed, cases, at_ms, problem, last, head = -1, 0, 0, "", 0, ""
     try:
         links = Links()
         for block in chain.blocks(directory / JOURNAL):
             links.take(block)
             for line in block:
                 record = chain.link(line).record()
-                last, started = record.seq, record.data if record.kind == STARTED else started
+                last, head = record.seq, record.hash
+                started = record.data if record.kind == STARTED else started
                 if record.kind == FINISHED:
                     finished, at_ms = record.data, record.at_ms
                 cases += record.kind == CASE
@@ -124,10 +125,22 @@ def read(directory: Path, key: VerifierKey) -> Recorded:
                     signed, problem = record.seq, fault.words if fault else problem
     except (OSError, ChainError, ValueError) as error:
         problem = str(error)
+    problem = problem or _apart(directory, last, head)
     problem = problem or ("it was not finished" if not finished else "its end is not signed" if signed != last else "")
     if not problem and (finished.get("cases") != cases or started.get("drill_id") != directory.name):
         problem = "its end is of another drill"
     return Recorded(directory.name, started, finished, cases, at_ms, problem)
+
+
+def _apart(directory: Path, last: int, head: str) -> str:
+    """What the head that was kept beside the drills says against this journal, or ""."""
+    try:
+        kept = anchor.read(directory.parent.parent / "anchors" / f"drill-{directory.name}.jsonl")
+    except (OSError, ValueError) as error:
+        return str(error)
+    if not kept or (kept[-1].seq, kept[-1].hash) == (last, head):
+        return ""  # none: it was not finished, or its anchors are gone, and its signature has the word
+    return f"another end was kept apart, at record {kept[-1].seq}"
 
 
 def drills(home: Path) -> Iterator[Path]:

@@ -204,6 +204,7 @@ def bind(
         mode=mode,
         level=policy.enforcement.level,
         require=policy.enforcement.require,
+        drill_max_age_days=policy.enforcement.drill_max_age_days or 0,
         promote_to=plan.promote_to,
         promote_auto=policy.promotion.development == "auto" and plan.promote_to == "development",
         notify=policy.notify,

@@ -1,4 +1,4 @@
-"""A drill of this host under one thread's policy: what decides its jails, its evidence, and what a policy asks of one.
+"""A drill of this host under one thread's policy: what decides its jails, and its evidence.
 
 Composes the drill (drill/) with documents, state directory and signing key. Judges nothing itself.
 """
@@ -19,7 +19,7 @@ from inbounds.drill.case import Case, built_in, load
 from inbounds.drill.ground import Ground
 from inbounds.drill.mode import Mode, choose
 from inbounds.drill.runner import Drill, Result
-from inbounds.journal.signing import open_signer, public_key
+from inbounds.journal.signing import open_signer
 from inbounds.judges import globs
 from inbounds.judges.anomalies import judge as anomalies
 from inbounds.run import bind, documents, layer, levels
@@ -142,12 +142,3 @@ def _limits(limits: numbers.Limits) -> JailLimits:
 def _terms(found: documents.Documents) -> anomalies.Terms:
     bounds = narrow_anomalies(found.policy.anomalies, POLICY, found.config.anomalies, found.path("config.yaml"))
     return anomalies.Terms(bounds.actions, bounds.numbers, globs.parse_all(bounds.paths))
-
-
-def lacking(home: Home, mode: str, days: int) -> str:
-    """What a policy's `drill_max_age_days` finds wrong here; "" where a clean drill of this host is young enough."""
-    try:
-        key = public_key(home.keys)
-    except HostError:
-        return "there was none"
-    return record.lacking(home.path, key, mode, days)

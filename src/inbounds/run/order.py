@@ -90,6 +90,7 @@ def order(
     top, thread = place(asked.directory)
     found = documents.read(top, thread)
     mode = preflight.settle_host(found.policy.enforcement)
+    preflight.refuse_undrilled(home, mode, found.policy.enforcement.drill_max_age_days or 0)
     needs_accept(home, top, found, asked.wish)
     base = find_base(top, found, home)
     operators = {person.name: person.key for person in found.policy.operators}

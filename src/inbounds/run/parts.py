@@ -162,6 +162,7 @@ class Parts:
         self._move_in(found)
         preflight.agent(self.contract, self._settings, found)
         preflight.signature(self.contract, found)
+        preflight.drilled(self.home, self.contract, found)
         if found.ok:
             self._clear()
             self._open_parts()

@@ -16,7 +16,9 @@ from inbounds.contracts.documents import Enforcement, Mode
 from inbounds.contracts.errors import HostError, RefusedError
 from inbounds.contracts.paths import below
 from inbounds.contracts.verdict import Outcome
+from inbounds.drill import record
 from inbounds.gateway.ledger import spend
+from inbounds.journal.signing import public_key
 from inbounds.judges import toolbox
 from inbounds.judges.tests import Suite
 from inbounds.run import authorize, replay
@@ -114,6 +116,34 @@ def settle_host(asked: Enforcement) -> Mode:
             fix=_to_type(asked, service, names),
         )
     return mode
+
+
+def undrilled(home: Home, mode: str, days: int) -> str:
+    """What is wrong with this host's drills, where policy asks for one; "" where nothing is, or nothing is asked."""
+    if not days:
+        return ""
+    try:
+        found = record.lacking(home.path, public_key(home.keys), mode, days)
+    except HostError:  # no key: nothing was ever signed here
+        found = "there was none"
+    return found and f"policy asks for a clean drill of the {mode} mode younger than {days} days: {found}"
+
+
+def refuse_undrilled(home: Home, mode: str, days: int) -> None:
+    """Before a person is asked to sign: RefusedError where the drill that policy asks for is missing or too old."""
+    if wrong := undrilled(home, mode, days):
+        raise RefusedError(
+            wrong,
+            where=f"{POLICY}: enforcement.drill_max_age_days",
+            expected="one of this host, its kernel and this version of inbounds",
+            fix=f"inbounds drill --mode {mode}",
+        )
+
+
+def drilled(home: Home, contract: Contract, found: Found) -> None:
+    """The supervisor's own look at the same (`refuse_undrilled`): its word stands in the journal."""
+    if wrong := undrilled(home, contract.mode, contract.drill_max_age_days):
+        found.reasons.append(wrong)
 
 
 def _to_type(asked: Enforcement, service: hardened.Reach, lacking: list[str]) -> str:
