@@ -4,12 +4,12 @@ The kernel's queue is bounded and so is what is kept here: whoever reads too slo
 nobody sees. A stream without END at its end is incomplete, too. Knows nothing of what the files are or may be.
 """
 
-import contextlib
 import ctypes
 import os
 import select
 import struct
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,11 +25,15 @@ PARTIAL = 1 << 18  # the directory is gone, the path is the name in it alone
 INCOMPLETE, END = 1 << 24, 1 << 25  # events were lost before this one; everything up to the end was told
 RECORD = struct.Struct("!IIQH")  # bits, process, Unix ms when it was read, bytes of the path behind it
 
-BATCH_BYTES = 1 << 16  # read at once: some 800 events, whose paths are 3 MB at the very worst
+BATCH_BYTES = 1 << 16  # told at once: some 800 events, whose paths are 3 MB at the very worst
+BACKLOG_BYTES_MAX = 16 << 20  # taken in and not told yet: 200,000 events; the kernel's own queue holds 16,384
+READS_MAX = 16  # in a row: some 10 ms, for the loop has other things to do
+EXEC_BYTES = 1 << 12  # each of these events is an open descriptor: some 170
 DIRECTORIES_MAX = 4_096  # paths remembered; an opened file costs four system calls otherwise
 CLOSE_SECONDS = 5.0  # for the supervisor to take what is left
 
-MASKS = {0x20: OPENED, 1: READ, 2: WRITTEN, 8: CLOSED, 0x100: CREATED, 0x200: DELETED, 0x40: MOVED_FROM, 0x80: MOVED_TO}
+FLAGS = {0x20: OPENED, 1: READ, 2: WRITTEN, 8: CLOSED, 0x100: CREATED, 0x200: DELETED, 0x40: MOVED_FROM, 0x80: MOVED_TO}
+MASKS = [sum(bit for flag, bit in FLAGS.items() if mask & flag) for mask in range(0x1000)]  # ready for the loop
 OPEN_EXEC, OVERFLOW, ON_DIRECTORY = 0x1000, 0x4000, 0x40000000
 CLOEXEC, NONBLOCK, BY_NAME = 1, 2, 0xC00  # fanotify_init: directory handle and name
 ADD, FILE_SYSTEM = 1, 0x100  # fanotify_mark
@@ -72,14 +76,16 @@ class Events:
         self.lost = 0  # how often the kernel's queue ran over
         self._uid = os.fstat(volume).st_uid if uid is None else uid
         self._pipe, self._out = pipe, bytearray()
+        self._backlog, self._held = deque[tuple[bytes, dict[int, int]]](), 0  # with whose each process is; bytes
         self._directories = dict[bytes, bytes]()
         self._volume = os.dup(volume)
         self._root = os.readlink(f"/proc/self/fd/{self._volume}".encode())
         self._poll, self._groups = select.epoll(), list[int]()
+        self._polls_pipe = False
         os.set_blocking(pipe, False)
         try:
             self._by_name = self._group(BY_NAME)
-            _mark(self._by_name, sum(MASKS) | ON_DIRECTORY, volume)
+            _mark(self._by_name, sum(FLAGS) | ON_DIRECTORY, volume)
         except OSError:
             self._release()
             raise
@@ -98,18 +104,29 @@ class Events:
         return self._poll.fileno()
 
     def handle(self) -> bool:
-        """Hand over what is ready, never waiting; whether there was any. Nothing is read while the pipe is full."""
-        if not self._flush():
-            return False
-        for group in self._groups:
-            with contextlib.suppress(BlockingIOError):
-                data = os.read(group, BATCH_BYTES)
-                known = dict[int, int]()  # pid -> bits, for this batch alone: numbers are used again
-                for event in _events(data):
-                    self._tell(event, known)
-        told = bool(self._out)
-        self._flush()
-        return told
+        """Take in what is ready, tell a part of it, never wait; whether there was any."""
+        before = self._held
+        for _ in range(READS_MAX):
+            data = _read(self._by_name, BATCH_BYTES) if self._held < BACKLOG_BYTES_MAX else b""
+            if not data:
+                break
+            # looked at now, because processes end; for this part alone, because their numbers are used again
+            self._backlog.append((data, {pid: self._whose(pid) for pid in {event[2] for event in _events(data)}}))
+            self._held += len(data)
+        active = self._held > before
+        for group in self._groups[1:]:
+            for _, fd, pid, _ in _events(_read(group, EXEC_BYTES)):
+                active = True
+                self._tell_executed(fd, pid)
+        if self._flush() and self._backlog:
+            data, whose = self._backlog.popleft()
+            self._held -= len(data)
+            for mask, _, pid, information in _events(data):
+                self._tell(mask, pid, whose[pid], information)
+            self._flush()
+            active = True
+        self._await()
+        return active
 
     def close(self) -> None:
         """Take in what happened up to now (so after the kill, before the unmount), say END, let go."""
@@ -117,7 +134,7 @@ class Events:
         try:
             quiet = False
             while time.monotonic() < until and not quiet:
-                quiet = not self.handle() and not self._out
+                quiet = not self.handle() and not self._out and not self._backlog
                 if self._out:
                     time.sleep(0.002)
             if quiet:
@@ -128,34 +145,32 @@ class Events:
 
     # -- one by one ----------------------------------------------------------------------------------------------------
 
-    def _tell(self, event: tuple[int, int, int, bytes], known: dict[int, int]) -> None:
-        mask, fd, pid, information = event
+    def _whose(self, pid: int) -> int:
+        """Bits for the slot's processes; -1 for another user's."""
+        state, uids = status(pid)
+        return (0 if self._uid in uids else -1) if state else GONE
+
+    def _tell(self, mask: int, pid: int, whose: int, information: bytes) -> None:
         if mask & OVERFLOW:
             self.lost += 1
             self._directories.clear()  # a directory that was renamed may be among what was lost
             self._add(INCOMPLETE, 0, b"")
             return
+        what, directory = MASKS[mask & 0xFFF], mask & ON_DIRECTORY
+        if directory:
+            what &= ~(OPENED | READ)  # looking around is no reading of files
+        if what and whose >= 0:
+            path, partial = self._path(information)
+            self._add(what | whose | partial | (DIRECTORY if directory else 0), pid, path)
+        if directory and what & (MOVED_FROM | MOVED_TO | DELETED):
+            self._directories.clear()
+
+    def _tell_executed(self, fd: int, pid: int) -> None:
         try:
-            whose = known.get(pid)
-            if whose is None:
-                state, uids = status(pid)
-                whose = known[pid] = (0 if self._uid in uids else -1) if state else GONE
-            if whose < 0 or (fd >= 0 and whose):
-                return
-            if fd >= 0:
+            if self._whose(pid) == 0:
                 self._add(EXECUTED, pid, os.readlink(f"/proc/self/fd/{fd}".encode()))
-                return
-            what = sum(bit for flag, bit in MASKS.items() if mask & flag)
-            if mask & ON_DIRECTORY:
-                what &= ~(OPENED | READ)  # looking around is no reading of files
-            if what:
-                path, partial = self._path(information)
-                self._add(what | whose | partial | (DIRECTORY if mask & ON_DIRECTORY else 0), pid, path)
-            if mask & ON_DIRECTORY and what & (MOVED_FROM | MOVED_TO | DELETED):
-                self._directories.clear()
         finally:
-            if fd >= 0:
-                os.close(fd)
+            os.close(fd)
 
     def _path(self, information: bytes) -> tuple[bytes, int]:
         """Path relative to the volume, with PARTIAL or 0. A directory's is what it is called now."""
@@ -182,20 +197,26 @@ class Events:
         self._out += RECORD.pack(what, pid, time.time_ns() // 1_000_000, len(path)) + path
 
     def _flush(self) -> bool:
-        """Whether nothing waits for the pipe any more; meanwhile it is the pipe that is polled."""
-        full = False
-        while self._out and not full:
-            try:
+        """Whether nothing waits for the pipe any more."""
+        try:
+            while self._out:
                 del self._out[: os.write(self._pipe, self._out)]
-            except BlockingIOError:
-                full = True
-            except BrokenPipeError:  # nobody reads any more: the session ends for another reason
-                self._out.clear()
+        except BlockingIOError:
+            return False
+        except BrokenPipeError:  # nobody reads any more: the session ends for another reason
+            self._out.clear()
+        return True
+
+    def _await(self) -> None:
+        """What `fileno` is readable for: new events where there is room, room in the pipe where something waits."""
         for group in self._groups:
-            self._poll.modify(group, 0 if full else select.EPOLLIN)
-        with contextlib.suppress(FileNotFoundError, FileExistsError):
-            self._poll.register(self._pipe, select.EPOLLOUT) if full else self._poll.unregister(self._pipe)
-        return not full
+            self._poll.modify(group, select.EPOLLIN if self._held < BACKLOG_BYTES_MAX else 0)
+        waits = bool(self._out or self._backlog)
+        if waits and not self._polls_pipe:
+            self._poll.register(self._pipe, select.EPOLLOUT)
+        elif self._polls_pipe and not waits:
+            self._poll.unregister(self._pipe)  # else its other end's closing would wake the loop for ever
+        self._polls_pipe = waits
 
     # -- descriptors ---------------------------------------------------------------------------------------------------
 
@@ -218,6 +239,13 @@ def _events(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         size, _, _, _, mask, fd, pid = EVENT.unpack_from(data, at)
         yield mask, fd, pid, data[at + HANDLE_AT : at + size]
         at += size
+
+
+def _read(group: int, size: int) -> bytes:
+    try:
+        return os.read(group, size)
+    except BlockingIOError:
+        return b""
 
 
 def _mark(group: int, mask: int, place: int) -> None:
