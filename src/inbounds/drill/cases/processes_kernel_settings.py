@@ -5,7 +5,7 @@ REQUIREMENT = "F1"
 SOURCE = """
 NAMES = ("kernel/core_pattern", "kernel/modprobe", "kernel/hotplug", "kernel/randomize_va_space", "kernel/hostname",
          "kernel/domainname", "net/ipv4/ip_forward", "user/max_user_namespaces", "fs/binfmt_misc/register",
-         "kernel/ns_last_pid", "vm/drop_caches", "kernel/sysrq")
+         "vm/drop_caches", "kernel/sysrq")
 opened = [name for name in NAMES if outcome(lambda: os.close(os.open(f"/proc/sys/{name}", os.O_WRONLY))) == "done"]
 more = [path for path in ("/proc/sysrq-trigger", "/proc/irq/default_smp_affinity", "/proc/mtrr", "/proc/timer_stats")
         if outcome(lambda: os.close(os.open(path, os.O_WRONLY))) == "done"]
