@@ -273,8 +273,8 @@ class Service:
         for number, record in slots.records(self.paths).items():
             if record.phase == Phase.OPEN and record.deadline_ms + GRACE_MS < now:
                 group = groups.Group.find(number)
-                left = group.kill(KILL_SECONDS) if group else 0
-                say(f"slot {number}: killed long behind its deadline, {left} left")
+                if group and group.count():
+                    say(f"slot {number}: killed long behind its deadline, {group.kill(KILL_SECONDS)} left")
         if not self.janitor and self.unfinished(held=False):
             self.janitor = self.fork(self.clean_up)
 

@@ -19,9 +19,10 @@ from inbounds.host.events import Events
 from inbounds.host.groups import Group
 from inbounds.host.protocol import MESSAGE_BYTES, Flag, Mechanism, Op, Phase, Request
 from inbounds.host.slots import Paths, Record, Refused, Slot
+from inbounds.host.watchdog import Watchdog
 
 FREEZE_SECONDS = 2.0  # 1,000 processes freeze in 50 ms; one in an uninterruptible wait may take seconds
-LOOK_SECONDS = 60.0  # a sleeping machine's poll sleeps, too: the deadline is looked at this often
+EXECUTED_ON = ("/", "/usr")  # file systems whose programs a jail may execute, beside its volume's
 DEADLINE_MS_MAX = 400 * 86_400_000  # no run is longer than a year
 ATTACHED_MS = 60_000  # how long a slot lives at least after ATTACH: its old deadline may be past
 JAILS_MAX = 64  # at once in one slot; a run has a standing one and a tester or two
@@ -33,11 +34,6 @@ def say(text: str) -> None:
     """One line of the log; a full or closed log is no reason to stop serving."""
     with contextlib.suppress(OSError):
         os.write(2, f"inbounds host: {text}\n".encode())
-
-
-def _now() -> float:
-    """Seconds on the clock that nobody can set and that a sleep does not stop."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Session:
@@ -57,7 +53,8 @@ class Session:
         self.events: Events | None = None
         self.jails: dict[int, int] = {}  # pid -> pidfd
         self.frozen = False
-        self.ends = 0.0  # when the slot's deadline comes
+        self.watchdog = Watchdog(self.expired)
+        self.over = False
 
     def run(self) -> None:
         """Until the client is gone, or breaks the protocol, or the deadline comes: then kill and unmount."""
@@ -65,17 +62,14 @@ class Session:
         signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: None)
         try:
-            while True:
-                left = self.ends - _now() if self.slot else LOOK_SECONDS
-                if left <= 0:
-                    say(f"user {self.owner[0]}: the deadline has come")
-                    break
+            while not self.over:
                 waiting = select.poll()
-                for fd in (self.connection.fileno(), told, *self.jails.values()):
+                for fd in (self.connection.fileno(), told, self.watchdog.fileno(), *self.jails.values()):
                     waiting.register(fd, select.POLLIN)
                 if self.events:
                     waiting.register(self.events.fileno(), select.POLLIN)
-                ready = {fd for fd, _ in waiting.poll(min(left, LOOK_SECONDS) * 1000 + 1)}
+                ready = {fd for fd, _ in waiting.poll()}
+                self.watchdog.handle()
                 if self.events and self.events.fileno() in ready:
                     self.events.handle()
                 self.reap()
@@ -105,8 +99,9 @@ class Session:
             except OSError as error:
                 say(f"user {self.owner[0]}, {request.op.name}: {error}")
                 reply = protocol.pack_reply(request.op, error.errno or errno.EIO, request.slot)
-            # a client that does not read has a full socket: nobody waits for it
-            socket.send_fds(self.connection, [reply], back, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            # a client that does not read has a full socket: nobody waits for it (socket.send_fds ignores flags)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(back)}i", *back))] if back else []
+            self.connection.sendmsg([reply], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except (protocol.ProtocolError, OSError) as error:
             say(f"user {self.owner[0]}: {error}")
             return False
@@ -185,12 +180,7 @@ class Session:
         phase, (uid, gid) = int(Phase.OPENING), self.owner
         wish = Record(phase, uid, gid, size, inodes, memory, processes, percent, deadline, flags, throughput)
         slot = slots.claim(self.paths, wish, self.step)
-        try:
-            slot.make()
-        except BaseException:
-            slot.release()
-            raise
-        return self.enter(slot)
+        return self.begin(slot, slot.make, slot.discard)
 
     def attach(self, number: int) -> Answer:
         """A slot that this user opened before; what an earlier service left of it is undone first."""
@@ -199,39 +189,59 @@ class Session:
         if record.phase in (Phase.OPENING, Phase.DISCARDING):
             raise Refused(errno.ENOENT, f"slot {number} is being removed")
         slot = slots.take(self.paths, number, self.owner[0], self.step)
-        try:
+
+        def up() -> None:
             if slot.record.phase != Phase.KEPT:
                 slot.close()
             # time to set another deadline, where the one before has come
             slot.set_deadline(max(slot.record.deadline_ms, int(time.time() * 1000) + ATTACHED_MS))
             slot.attach()
+
+        return self.begin(slot, up, slot.close)
+
+    def begin(self, slot: Slot, up: Callable[[], None], undo: Callable[[], None]) -> Answer:
+        """Bring it up for this connection; behind a fault it is as if nobody had asked."""
+        try:
+            up()
+            return self.enter(slot)
         except BaseException:
-            slot.release()
+            self.slot = slot
+            self.leave(undo)
             raise
-        return self.enter(slot)
 
     def enter(self, slot: Slot) -> Answer:
         """From now on the slot lives as long as this connection."""
-        self.slot, self.frozen = slot, False
-        self.ends = _now() + slot.record.deadline_ms / 1000 - time.time()
-        mechanisms, back = slot.mechanisms(), []
+        self.frozen, back = False, list[int]()
+        mechanisms = slot.mechanisms()
         if slot.record.flags & Flag.EVENTS:
             reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            back.append(reading)
-            volume = slot.image.raw_fd()
+            places = [slot.image.raw_fd(), *(os.open(place, os.O_PATH | os.O_CLOEXEC) for place in EXECUTED_ON)]
             try:
-                self.events = Events(volume, writing)
+                self.events = Events(places[0], writing)
+                for place in places:
+                    self.events.executed_on(place)
+            except OSError:
+                os.close(reading)
+                raise
             finally:
-                os.close(volume)
+                for place in places:
+                    os.close(place)
+            back.append(reading)
             mechanisms |= Mechanism.EVENTS
+        self.slot = slot
+        self.watchdog.set(slot.number, slot.record.deadline_ms, living=False)
         return (slot.uid, slot.uid, int(mechanisms)), back
+
+    def expired(self, number: int) -> bool:
+        """The deadline: as if the client had gone."""
+        say(f"slot {number}: its deadline has come")
+        self.over = True
+        return True
 
     def set_deadline(self, slot: Slot, group: Group, deadline_ms: int) -> int:
         """A nearer one; a later one only while nothing runs. The one that is in force."""
         _check_deadline(deadline_ms)
-        if deadline_ms < slot.record.deadline_ms or not group.count():
-            slot.set_deadline(deadline_ms)
-            self.ends = _now() + deadline_ms / 1000 - time.time()
+        slot.set_deadline(self.watchdog.set(slot.number, deadline_ms, living=group.count() > 0))
         return slot.record.deadline_ms
 
     def state(self, number: int) -> tuple[int, ...]:
@@ -248,9 +258,11 @@ class Session:
         slot, self.slot = self.slot, None
         assert slot is not None
         try:
+            self.watchdog.clear(slot.number)
             if self.events:
-                self.events.close()
-                self.events = None
+                events, self.events = self.events, None
+                slot.kill()
+                events.close()  # all that happened is told, then the volume is let go
             how()
         finally:
             slot.release()

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from inbounds.host import accounts, filter, protocol  # noqa: A004  # the field's word; the builtin is not used here
+from inbounds.host import accounts, filter, jailer, protocol  # noqa: A004  # the field's word; the builtin is not used here
 from inbounds.host.groups import Group
 from inbounds.host.image import Image
 from inbounds.host.protocol import SLOTS, Flag, Mechanism, Phase
@@ -94,6 +94,9 @@ class Record:
             if (magic, check) == (RECORD_MAGIC, zlib.crc32(data[8:])):
                 return cls(*numbers[:-1])
         raise OSError(errno.EUCLEAN, "a slot's record is damaged")
+
+
+UNKNOWN = Record(Phase.DISCARDING, *[0] * 10)  # what stands for a damaged one, when all are removed
 
 
 def load(paths: Paths, number: int) -> Record | None:
@@ -194,21 +197,13 @@ class Slot:
     # -- up ------------------------------------------------------------------------------------------------------------
 
     def make(self) -> None:
-        """From a claimed number to a slot that can run jails; on a fault nothing is left of it."""
-        try:
-            self._up(make=True)
-        except BaseException:
-            self.discard()
-            raise
+        """From a claimed number to a slot that can run jails. Behind a fault the caller has to `discard`."""
+        self._up(make=True)
 
     def attach(self) -> None:
-        """A kept slot again: everything but account and image is made anew."""
+        """A kept slot again: all but account and image is made anew. Behind a fault the caller has to `close`."""
         self.save(Phase.ATTACHING)
-        try:
-            self._up(make=False)
-        except BaseException:
-            self.close()
-            raise
+        self._up(make=False)
 
     def _up(self, *, make: bool) -> None:
         record = self.record
@@ -222,7 +217,7 @@ class Slot:
         )
         self._step("group")
         with _without_filter():
-            filter.drop(self.number, self.uid)
+            filter.drop(self.number, self.uid, self.group.identity())
         self._step("filter")
         if make:
             self.image = Image.make(
@@ -283,12 +278,22 @@ class Slot:
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
-            self.image.unmount(writers_may_live=True)  # somebody of the operator's has a file open
+            # nothing of the slot's lives, but the operator has a file open: all is written out, then it is cut off
+            if not survivors:
+                self._write_out()
+            self.image.unmount(writers_may_live=True)
         if self.group is not None and not self.group.remove():
             raise OSError(errno.EBUSY, f"{survivors} processes of slot {self.number} do not end")
         self.group = None
         with _without_filter():
             filter.lift(self.number)
+
+    def _write_out(self) -> None:
+        volume = self.image.raw_fd()
+        try:
+            jailer.checked("syncfs", jailer.libc.syncfs(volume))
+        finally:
+            os.close(volume)
 
     def discard(self) -> None:
         """Nothing is left of it, and its number is free. EBUSY where somebody still holds something: it stays then."""
@@ -426,9 +431,14 @@ def recover(paths: Paths, step: Callable[[str], None] = nothing, *, all_of_them:
     for number in range(SLOTS):
         held = None
         try:
-            if load(paths, number) is None or (held := lock(paths, number)) is None:
+            if not os.path.lexists(f"{paths.of(number)}/state") or (held := lock(paths, number)) is None:
                 continue
-            record = load(paths, number)
+            try:
+                record = load(paths, number)
+            except OSError:
+                if not all_of_them:
+                    raise
+                record = UNKNOWN
             if record is None:
                 continue
             slot = Slot(paths, number, record, held, step)
@@ -437,7 +447,7 @@ def recover(paths: Paths, step: Callable[[str], None] = nothing, *, all_of_them:
             elif record.phase != Phase.KEPT:
                 slot.close()
         except OSError as error:
-            problems.append(f"slot {number}: {error.strerror}")
+            problems.append(f"slot {number}: {error}")
         finally:
             if held is not None:
                 os.close(held)
