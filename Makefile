@@ -42,12 +42,14 @@ check: lint test requirements ## everything that CI runs
 requirements: $(READY) ## which of the catalogue's requirements have a proof that passed
 	@INBOUNDS_TEST_WHEEL=$(if $(WHEEL),1) "$(BIN)/python" tools/requirements.py
 
-bench: $(READY) ## how fast: kernel, journal, verify, an incident (JSON in .cache/bench)
+bench: $(READY) ## how fast: kernel, journal, verify, an incident, jails and work in them (JSON in .cache/bench)
 	@mkdir -p .cache/bench
 	@"$(BIN)/python" bench/kernel_bench.py --json .cache/bench/kernel.json
 	@"$(BIN)/python" bench/journal_bench.py --json .cache/bench/journal.json
 	@"$(BIN)/python" bench/verify_bench.py --json .cache/bench/verify.json
 	@"$(BIN)/python" bench/incident_bench.py --json .cache/bench/incident.json
+	@"$(BIN)/python" bench/jail_bench.py --json .cache/bench/jail.json
+	@"$(BIN)/python" bench/work_bench.py --json .cache/bench/work.json
 
 crash: $(READY) ## kill a real run at every boundary, and renew docs/crash-matrix.md (half an hour)
 	@"$(BIN)/python" bench/crash_matrix.py --out docs/crash-matrix.md
