@@ -61,7 +61,7 @@ def test_it_succeeds_outside_and_not_inside(drill: Drill, case: Case) -> None:
 WITHOUT_LANDLOCK = (
     "processes.init-surface", "processes.memory", "processes.root-of-another", "processes.signal-init",
     "processes.starve-init", "processes.limit-init", "processes.out-of-memory-score", "processes.kernel-settings",
-    "kernel.executed-copy", "kernel.rules-loosened", "kernel.devices", "ipc.other-processes-descriptors",
+    "kernel.executed-copy", "kernel.devices", "ipc.other-processes-descriptors",
 )  # fmt: skip
 
 

@@ -130,20 +130,22 @@ def prepare(task: Task) -> None:
     frozen = seal.MOUNT_ATTR_RDONLY | seal.MOUNT_ATTR_NOEXEC | seal.MOUNT_ATTR_NOSUID
     for path in task["frozen"]:
         seal.set_mount_attributes(path, frozen, recursive=False)
-    seal.leave_user_namespace(*task["user"])
+    beneath = seal.cover_own_files()
+    uid, gid = task["user"]
+    seal.leave_user_namespace(uid, gid, beneath)
     try:
         seal.forget_keys(task["machine"])
     except OSError as error:
         # the filter refuses every call that would use a key; that it is not even possessed is a second wall
         sys.stderr.write(f"inbounds: {error}\n")
     # a second wall behind the seccomp filter; and if the host runs out of memory, a jail goes first
-    for path, value in (("/proc/sys/user/max_user_namespaces", "0"), ("/proc/self/oom_score_adj", "1000")):
+    for name, value in (("/proc/sys/user/max_user_namespaces", "0"), ("oom_score_adj", "1000")):
         try:
-            with open(path, "w") as file:
-                file.write(value)
+            seal.write_own(beneath, name, value)
         except OSError as error:
             # neither is a boundary by itself; what is in force is measured afterwards by trying
-            sys.stderr.write(f"inbounds: {path} could not be set: {error}\n")
+            sys.stderr.write(f"inbounds: {name} could not be set: {error}\n")
+    os.close(beneath)
 
 
 def seal_self(task: Task) -> tuple[seal.Landlock | None, str]:

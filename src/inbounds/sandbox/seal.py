@@ -72,6 +72,7 @@ RIGHTS = {
 
 # a directory that the mounts leave writable and Landlock does not name: writing there tells the two apart
 UNLISTED = "/run/inbounds/unlisted"
+OWN_FILES = "/proc/1"
 # a port that nothing in a fresh network namespace listens on: Landlock says EACCES, its absence ECONNREFUSED
 UNDECLARED_PORT = 9
 
@@ -142,7 +143,26 @@ def forget_keys(machine: str) -> None:
             raise
 
 
-def leave_user_namespace(uid: int, gid: int) -> None:
+def cover_own_files() -> int:
+    """Lay a read-only view over PID 1's directory in /proc; a descriptor of the one beneath, for PID 1 alone.
+
+    These files belong to the program's user: the user namespace in which PID 1 was executed calls him root. Where there
+    is no Landlock, its autogroup and its place among those to be killed for memory could be written.
+    """
+    beneath = os.open(OWN_FILES, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    checked("cover", int(libc.mount(OWN_FILES.encode(), OWN_FILES.encode(), None, ctypes.c_ulong(MS_BIND), None)))
+    attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+    set_mount_attributes(OWN_FILES, attributes, recursive=False)
+    return beneath
+
+
+def write_own(beneath: int, name: str, text: str) -> None:
+    """Write one of PID 1's own files in /proc, by the descriptor from cover_own_files."""
+    with open(os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=beneath), "w") as file:
+        file.write(text)
+
+
+def leave_user_namespace(uid: int, gid: int, beneath: int) -> None:
     """Move into a user namespace below the one that owns the jail's mounts and network, as `uid` and `gid`.
 
     From there no capability, whoever got it, would reach those. The move needs no other process: one id maps to itself.
@@ -154,8 +174,7 @@ def leave_user_namespace(uid: int, gid: int) -> None:
         ("uid_map", f"{uid} {outer_uid} 1"),
         ("gid_map", f"{gid} {outer_gid} 1"),
     ):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
+        write_own(beneath, name, text)
 
 
 def drop_capabilities(machine: str) -> None:
