@@ -301,7 +301,7 @@ def test_after_a_death_at_any_line_the_next_process_cleans_up_or_goes_on(base: s
     assert died > 600 // STRIDE, "too few places to die in: does the tracing work?"
 
 
-STRIDE = int(os.environ.get("INBOUNDS_TEST_DEATHS_EVERY", "17"))  # lines; every line takes some minutes
+STRIDE = int(os.environ.get("INBOUNDS_TEST_DEATHS_EVERY", "37"))  # lines; every line takes ten minutes
 
 
 def test_a_volume_that_was_shut_down_and_not_unmounted_is_mounted_anew(volume: Image, base: str) -> None:
