@@ -198,7 +198,7 @@ def test_pid_1_cannot_be_read_written_or_signalled(rig: Rig) -> None:
         print([outcome(os.setuid, 0), outcome(os.setgid, 0), outcome(os.chroot, "/tmp")])
     """
     ended = rig.python(code)
-    assert ended.lines[:5] == ["EACCES"] * 5
+    assert set(ended.lines[:5]) <= {"EACCES", "EROFS"}
     assert ended.lines[-2].startswith("alive 1000 ")
     assert ended.lines[-2].endswith(" 1")
     assert "done" not in ended.lines[-1]

@@ -30,9 +30,9 @@ ATTACK = CONTROL
 
 
 def observe(_, after):
-    if after["said"].get("held") == 6:
-        return "ESCAPED", "six processes held more memory together than the limit"
     reason = after["exit"]["reason"]
+    if reason == "exited" and after["said"]["held"] == 6:
+        return "ESCAPED", "six processes held more memory together than the limit"
     if reason not in ("memory", "exited"):
         return "ESCAPED", f"the jail's PID 1 was lost: {reason}"
-    return "BLOCKED", f"ended by {reason}; held at the end: {after['said'].get('held', 'never said')}"
+    return "BLOCKED", f"ended by {reason}"
