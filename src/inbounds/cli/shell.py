@@ -20,8 +20,9 @@ Line after line at a prompt, over one workspace:
   inbounds shell .
 
 A jail has no terminal and its standard input is empty, by design: programs that ask questions or draw screens (an
-editor, a REPL) do not work in it. At the prompt each line is a command of its own, started in the thread's directory
-with a fresh HOME and /tmp; files of the workspace stay until you leave, and nothing of it is kept then."""
+editor, a REPL) do not work in it. At the prompt each line is a command of its own, started in the thread's directory;
+what it leaves running ends with it. Files stay until you leave (a coder's in HOME and /tmp too, until a Ctrl-C; a
+tester gets a new jail each line), and nothing of it is kept then."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True}, epilog=EPILOG)
@@ -45,7 +46,7 @@ def _lines(visit: "Visit") -> int:
     """Read a line, run it with sh, until the input's end or `exit`; the last exit code."""
     import readline  # noqa: F401 - editing and history for input()
 
-    say(f"the {visit.role}'s jail at {visit.workspace}; each line is a command of its own, exit or Ctrl-D leaves")
+    say(f"the {visit.role}'s jail at {visit.workspace}; each line is a command of its own; exit or Ctrl-D leaves")
     code = 0
     while True:
         try:
@@ -59,4 +60,4 @@ def _lines(visit: "Visit") -> int:
         if line in ("exit", "logout"):
             return code
         if line:
-            code = visit.run(("/bin/sh", "-c", line))
+            code = visit.run(("/bin/sh", "-c", line), more=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from inbounds.contracts.errors import HostError
 from inbounds.sandbox.identity import Identity
-from inbounds.sandbox.jail import Jail, spawn
+from inbounds.sandbox.jail import Jail, drop_spare, keep_spare, spawn
 from inbounds.sandbox.restraint import NICE
 from inbounds.sandbox.spec import JailExit, JailSpec
 
@@ -39,6 +39,7 @@ class Crew:
         self._jails: dict[Jail, str] = {}
         self._halted = False
         self._percent = 0
+        self._prepares = False
 
     def move_in(self, identity: Identity) -> None:
         """From now on jails are this identity's; none has been opened before."""
@@ -54,6 +55,7 @@ class Crew:
                 spec = replace(spec, limits=replace(spec.limits, nice=NICE))
             jail = spawn(spec, identity=self._identity, scratch=scratch)
             self._jails[jail] = spec.role
+            self._prepare()
             if slow:
                 jail.slow(slow)
             if self._post:  # before `halt` can go on: whoever halts has heard of every jail that started
@@ -61,6 +63,12 @@ class Crew:
                 started = {"role": spec.role, "n": self._n(), "enforcement": enforcement, "argv0": spec.argv[0]}
                 self._post("jail.started", {**started, "command": _command(spec.argv, hidden)})
         return jail
+
+    def _prepare(self) -> None:
+        """A run starts many jails: from its second on, most of a start is done beforehand, while an agent thinks."""
+        if self._post and not self._prepares and self._identity.slot is None:
+            self._prepares = True
+            keep_spare(self._identity)
 
     def may_start(self) -> None:
         """HaltedError after `halt`: nothing else is opened either for a run that is stopping."""
@@ -146,6 +154,8 @@ class Crew:
         alive = [jail for jail in chosen if jail.wait(0) is None]
         for jail in chosen:
             jail.kill()
+        if self._prepares:
+            drop_spare()
         return len(alive)
 
 

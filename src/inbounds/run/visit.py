@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from inbounds.contracts.errors import HostError
 from inbounds.contracts.job import WORK
 from inbounds.contracts.paths import below
 from inbounds.run import documents, layer
@@ -23,7 +24,7 @@ from inbounds.run.home import Home
 from inbounds.run.mounts import layer_binds
 from inbounds.sandbox.identity import identity
 from inbounds.sandbox.jail import Jail
-from inbounds.sandbox.spec import Bind, JailExit, JailLimits, JailSpec
+from inbounds.sandbox.spec import STANDING_ROLES, Bind, JailExit, JailLimits, JailSpec
 from inbounds.sandbox.volume import Volume
 from inbounds.store.descent import delete_tree
 
@@ -37,7 +38,10 @@ INTERRUPTED = SIGNAL_BASE + 2
 
 @dataclass(slots=True)
 class Visit:
-    """A workspace over HEAD; each command gets a jail of its own in it. Use as a context: leaving deletes it all."""
+    """A workspace over HEAD and commands in jails over it. Use as a context: leaving deletes it all.
+
+    `jail` and its crew stay between two commands where more are to come and the role may have a jail that stands.
+    """
 
     role: str
     thread: str
@@ -46,6 +50,8 @@ class Visit:
     layer: Path
     scratch: Path
     volume: Volume
+    jail: Jail | None = None
+    crew: Crew | None = None
 
     @classmethod
     def prepare(cls, home: Home, directory: Path, role: str, say: Callable[[str], None]) -> "Visit":
@@ -78,6 +84,7 @@ class Visit:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         """Leave nothing behind."""
+        self._leave()
         delete_tree(str(self.scratch))
 
     @property
@@ -85,23 +92,46 @@ class Visit:
         """Where commands start, inside."""
         return WORK if self.thread == "." else f"{WORK}/{self.thread}"
 
-    def run(self, argv: tuple[str, ...]) -> int:
-        """Run `argv`, copying what it writes as it comes; its exit code, or 128 and the signal's number."""
-        crew = Crew(identity(self.base.commit))
-        jail = crew.open(self._spec(argv), self.scratch)
-        jail.go()
+    def run(self, argv: tuple[str, ...], *, more: bool = False) -> int:
+        """Run `argv`, copying what it writes as it comes; its exit code, or 128 and the signal's number.
+
+        With `more` to come, a coder's next command gets the same jail: files in HOME and /tmp stay, processes do not.
+        """
+        spec = self._spec(argv, standing=more and self.role in STANDING_ROLES)
+        jail = self._enter(spec)
         try:
             ended = self._copy(jail)
         except KeyboardInterrupt:
-            crew.halt()
-            crew.finish(jail)
+            self._leave()
             return INTERRUPTED
-        crew.finish(jail)
+        if not spec.standing:
+            self._leave()
         for lost in _remarks(ended):
             sys.stderr.write(f"inbounds: {lost}\n")
         return ended.exit_code or (SIGNAL_BASE + ended.signal if ended.signal else 0)
 
-    def _spec(self, argv: tuple[str, ...]) -> JailSpec:
+    def _enter(self, spec: JailSpec) -> Jail:
+        """Start the command, in the jail that stands if there is one."""
+        if self.jail is not None:
+            try:
+                self.jail.run_again(spec.argv, spec.env, spec.cwd)
+            except HostError:  # it has ended, at a limit of its own
+                self._leave()
+            else:
+                return self.jail
+        self.crew = Crew(identity(self.base.commit))
+        self.jail = self.crew.open(spec, self.scratch)
+        self.jail.go()
+        return self.jail
+
+    def _leave(self) -> None:
+        """End the jail."""
+        jail, crew, self.jail, self.crew = self.jail, self.crew, None, None
+        if jail and crew:
+            crew.halt()
+            crew.finish(jail)
+
+    def _spec(self, argv: tuple[str, ...], *, standing: bool) -> JailSpec:
         places = [*self.found.config.tests.pythonpath, *self.base.layer_pythonpath]
         return JailSpec(
             role=self.role,
@@ -115,6 +145,7 @@ class Visit:
             deadline_ms=DEADLINE_MS,
             limits=JailLimits(output_bytes=OUTPUT_BYTES_MAX),
             local_servers=self.role == "tester",
+            standing=standing,
         )
 
     def _copy(self, jail: Jail) -> JailExit:
