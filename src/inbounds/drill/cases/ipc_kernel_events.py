@@ -2,8 +2,7 @@
 
 CLASS = "ipc"
 REQUIREMENT = "F6"
-CONTROL = """
-FAMILIES = {"uevent": 15, "audit": 9, "diag": 4, "connector": 11, "generic": 16, "netfilter": 12, "crypto": 21}
+SOURCE = """
 def bind(protocol):
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as s:
         s.bind((0, 1))
@@ -11,7 +10,11 @@ def make(protocol):
     socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol).close()
 say(made={name: outcome(make, number) for name, number in FAMILIES.items()}, heard=outcome(bind, 15))
 """
-ATTACK = CONTROL
+CONTROL = 'FAMILIES = {"uevent": 15, "audit": 9}  # what is there already: no module is loaded for a control\n' + SOURCE
+ATTACK = (
+    'FAMILIES = {"uevent": 15, "audit": 9, "diag": 4, "connector": 11, "generic": 16, "netfilter": 12, "crypto": 21}\n'
+    + SOURCE
+)
 
 
 def observe(_, after):

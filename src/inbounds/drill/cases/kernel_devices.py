@@ -3,7 +3,7 @@
 CLASS = "kernel"
 REQUIREMENT = "F5"
 CONTROL = """
-NAMES = ("kvm", "fuse", "loop-control", "mem", "port", "kmsg", "userfaultfd", "net/tun", "vhost-net", "vhost-vsock", "snapshot",
+NAMES = ("kvm", "fuse", "loop-control", "mem", "port", "kmsg", "userfaultfd", "net/tun", "vhost-net", "vhost-vsock",
          "mapper/control", "btrfs-control", "autofs", "console", "tty0", "tty1", "input/event0", "dri/renderD128", "nvidiactl",
          "uinput", "rtc0", "hwrng", "hpet", "vga_arbiter", "cuse", "ppp", "rfkill", "cpu/0/msr", "sda", "vda", "nvme0n1", "dm-0")
 opened = [name for name in NAMES if outcome(lambda: os.close(os.open("/dev/" + name, os.O_RDONLY | os.O_NONBLOCK))) == "done"]

@@ -1,4 +1,4 @@
-"""A binary that was written is executed, from every place that can be written to; by name, by descriptor, by hard link."""
+"""A binary that was written is executed, from every place that can be written to, by its name and by a descriptor."""
 
 CLASS = "kernel"
 REQUIREMENT = "F5"
@@ -13,7 +13,6 @@ for place in sorted(places):
         os.chmod(path, 0o755)
     except OSError:
         continue
-    EXECVEAT = {"x86_64": 322, "aarch64": 281}[os.uname().machine]
     for how in ("name", "descriptor"):
         pid = os.fork()
         if pid == 0:

@@ -2,20 +2,28 @@
 
 CLASS = "kernel"
 REQUIREMENT = "F5"
-CONTROL = """
+SOURCE = """
 made = []
-for family in range(3, 47):
-    if family in (10, 16):
-        continue
+for family in FAMILIES:
     for kind in (1, 2, 3, 5):
         if outcome(lambda: socket.socket(family, kind, 0).close()) == "done":
             made.append(family)
-for kind, protocol in ((1, 132), (1, 262), (2, 136), (2, 33), (1, 256), (2, 1)):
+for kind, protocol in PROTOCOLS:
     if outcome(lambda: socket.socket(socket.AF_INET, kind, protocol).close()) == "done":
         made.append(f"inet {protocol}")
 say(made=sorted(set(map(str, made))))
 """
-ATTACK = CONTROL
+CONTROL = (
+    "FAMILIES, PROTOCOLS = (17, 40), ((1, 262), (2, 136))  # what is there already: no module is loaded for a control\n"
+    + SOURCE
+)
+ATTACK = (
+    """
+FAMILIES = [number for number in range(3, 47) if number not in (socket.AF_INET6, socket.AF_NETLINK)]
+PROTOCOLS = ((1, 132), (1, 262), (2, 136), (2, 33), (1, 256), (2, 1))
+"""
+    + SOURCE
+)
 
 
 def observe(_, after):

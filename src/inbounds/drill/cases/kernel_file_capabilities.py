@@ -3,7 +3,7 @@
 CLASS = "kernel"
 REQUIREMENT = "F1"
 SOURCE = """
-import shutil, struct
+import struct
 open(WORK + "/able", "w").close()
 value = struct.pack("=IIIII", 0x02000001, 0xFFFFFFFF, 0, 0xFFFFFFFF, 0)  # version 2, effective, everything
 say(set=outcome(os.setxattr, WORK + "/able", "security.capability", value))

@@ -10,18 +10,21 @@ def mount():
         raise OSError(ctypes.get_errno(), "mount")
 mounted = outcome(mount)
 def register():
-    with open((path if mounted == "done" else "/proc/sys/fs/binfmt_misc") + "/register", "w") as file:
+    with open(path + "/register", "w") as file:
         file.write(":inbounds-drill:E::inboundsdrill::/bin/true:")
+if mounted != "done" and FALL_BACK:
+    path = FALL_BACK
 say(mounted=mounted, registered=outcome(register))
 """
 CONTROL = (
     """
-if libc.unshare(0x10000000 | 0x20000):
+if libc.unshare(0x10000000 | 0x20000):  # where it is good for nobody else
     sys.exit("no namespaces here")
+FALL_BACK = ""
 """
     + SOURCE
 )
-ATTACK = SOURCE
+ATTACK = 'FALL_BACK = "/proc/sys/fs/binfmt_misc"\n' + SOURCE
 
 
 def observe(_, after):

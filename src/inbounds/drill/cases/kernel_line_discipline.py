@@ -2,12 +2,14 @@
 
 CLASS = "kernel"
 REQUIREMENT = "F5"
-CONTROL = """
+SOURCE = """
 import fcntl, struct
 master, slave = os.openpty()
-say(set=[outcome(fcntl.ioctl, slave, 0x5423 | high, struct.pack("i", number)) for high in (0, 1 << 32) for number in (27, 13, 21)])
+answers = [outcome(fcntl.ioctl, slave, 0x5423 | high, struct.pack("i", n)) for high in (0, 1 << 32) for n in NUMBERS]
+say(set=answers)
 """
-ATTACK = CONTROL
+CONTROL = "NUMBERS = (27,)  # the one that does nothing\n" + SOURCE
+ATTACK = "NUMBERS = (27, 13, 21, 3, 5)\n" + SOURCE
 
 
 def observe(_, after):

@@ -2,13 +2,14 @@
 
 CLASS = "kernel"
 REQUIREMENT = "F5"
-CONTROL = """
+SOURCE = """
 NUMBER = {"x86_64": 53, "aarch64": 199}[os.uname().machine]
 pair = (ctypes.c_int * 2)()
-answers = {str(family): call(NUMBER, family, kind, 0, pair) for family in (2, 10, 16, 17, 30, 38, 40, 44) for kind in (1, 2, 3)}
+answers = {str(family): call(NUMBER, family, kind, 0, pair) for family in FAMILIES for kind in (1, 2, 3)}
 say(reached=[family for family, answer in answers.items() if answer in ("done", "ENOTSUP", "EOPNOTSUPP")], answers=answers)
 """
-ATTACK = CONTROL
+CONTROL = "FAMILIES = (2, 10, 16)  # what is there already: no module is loaded for a control\n" + SOURCE
+ATTACK = "FAMILIES = range(2, 47)\n" + SOURCE
 
 
 def observe(_, after):

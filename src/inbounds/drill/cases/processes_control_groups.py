@@ -11,7 +11,7 @@ os.makedirs(WORK + "/groups", exist_ok=True)
 def mount(kind, options):
     if libc.mount(b"none", (WORK + "/groups").encode(), kind, 0, options):
         raise OSError(ctypes.get_errno(), "mount")
-say(opened=seen, mounted=[outcome(mount, b"cgroup2", None), outcome(mount, b"cgroup", b"rdma")])
+say(opened=seen, mounted=[outcome(mount, b"cgroup2", None)])
 """
 CONTROL = (
     """

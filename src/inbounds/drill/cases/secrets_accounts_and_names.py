@@ -1,5 +1,7 @@
 """Who works on this machine and what it is called: accounts, its name, its hardware, its kernel's command line."""
 
+import os
+
 CLASS = "secrets"
 REQUIREMENT = "B6"
 CONTROL = """
@@ -9,14 +11,12 @@ def lines(path):
     except OSError:
         return 0
 say(accounts=lines("/etc/passwd"), command_line=lines("/proc/cmdline"), keys=lines("/proc/keys"), name=os.uname().nodename,
-    hardware=outcome(os.listdir, "/sys/class/dmi/id"), homes=outcome(os.listdir, "/home") == "done" and os.listdir("/home"))
+    hardware=outcome(os.listdir, "/sys/class/dmi/id"))
 """
 ATTACK = CONTROL
 
 
 def observe(_, after):
-    import os
-
     said = after["said"]
     seen = [
         name
