@@ -172,6 +172,22 @@ def test_a_deep_tree_is_a_reason_and_can_be_deleted_and_measured(place):
     assert not tree.exists()
 
 
+@pytest.mark.req("E7")
+@pytest.mark.parametrize("mode", [0o000, 0o100, 0o200, 0o300, 0o400, 0o600])
+def test_bytes_behind_a_chmod_are_measured_and_the_mode_stays(place, mode):
+    """An agent of the supervisor's own user (rootless, ordinary user) may lock a directory and fill it."""
+    tree = place / "tree"
+    (tree / "locked" / "below").mkdir(parents=True)
+    (tree / "locked" / "below" / "file").write_bytes(bytes(1 << 20))
+    open_ = descent.usage(os.fspath(tree))
+    (tree / "locked").chmod(mode)
+    assert descent.usage(os.fspath(tree)) == open_
+    assert open_.exact
+    assert open_.bytes >= 1 << 20
+    assert stat.S_IMODE((tree / "locked").stat().st_mode) == mode
+    descent.delete_tree(os.fspath(tree))
+
+
 def test_deletion_restores_permissions_and_leaves_what_links_name(place):
     outside = place / "outside"
     outside.mkdir()

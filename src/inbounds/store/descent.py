@@ -36,6 +36,7 @@ class _Level:
     name: str
     identity: tuple[int, int]
     pending: list[str]
+    mode: int | None = None  # to be given back on leaving
 
 
 class Step(NamedTuple):
@@ -50,9 +51,9 @@ class Step(NamedTuple):
 def descend(root: int, *, hidden: list[str] | None = None) -> Iterator[Step]:
     """Yield every directory below the open directory `root` (itself first), in and out, depth first.
 
-    Gives the owner back the permission bits that reading and deleting need; with a list `hidden` it changes nothing
-    and appends the names of what it could not read. MovedError if a ".." leads somewhere else than it came from;
-    HostError for a directory that can't be read although mended.
+    Gives the owner back the permission bits that reading and deleting need; with a list `hidden` it does so for its own
+    visit only, and appends the names of what it could not read all the same. MovedError if a ".." leads somewhere else
+    than it came from; HostError for a directory that can't be read although mended.
     """
     handle = os.dup(root)
     mount = _mount_of(handle)
@@ -65,7 +66,7 @@ def descend(root: int, *, hidden: list[str] | None = None) -> Iterator[Step]:
             level = levels[-1]
             if level.pending:
                 name = level.pending.pop()
-                below = _open_below(handle, name, hidden)
+                below, mode = _visit(handle, name, hidden)
                 if below is None:
                     continue
                 if _mount_of(below) != mount:
@@ -74,12 +75,14 @@ def descend(root: int, *, hidden: list[str] | None = None) -> Iterator[Step]:
                 os.close(handle)
                 handle = below
                 entries = _entries(handle, hidden)
-                levels.append(_Level(name, _identity(handle), _directories(entries)))
+                levels.append(_Level(name, _identity(handle), _directories(entries), mode))
                 yield Step(handle, name, entries, len(levels) - 1)
                 continue
-            levels.pop()
+            mode = levels.pop().mode
             if levels:
                 above = os.open("..", DIRECTORY, dir_fd=handle)
+                if mode is not None:
+                    os.fchmod(handle, mode)
                 os.close(handle)
                 handle = above
                 if _identity(handle) != levels[-1].identity:
@@ -101,6 +104,26 @@ def _mount_of(handle: int) -> int:
     if not match:
         raise HostError("/proc/self/fdinfo has no mnt_id", expected="Linux 3.15 or newer with /proc mounted")
     return int(match[1])
+
+
+def _visit(parent: int, name: str, hidden: list[str] | None) -> tuple[int | None, int | None]:
+    """Open a subdirectory (as `_open_below`), and the mode that it gets back afterwards: None where it is unchanged.
+
+    An agent of the same user could hide any number of bytes from a measurement behind a chmod.
+    """
+    if hidden is None or os.geteuid() == 0:
+        return _open_below(parent, name, hidden), None
+    try:
+        mode = stat.S_IMODE(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+        if mode & OWNER_ALL == OWNER_ALL:
+            return _open_below(parent, name, hidden), None
+        _mend(parent, name)
+        return os.open(name, DIRECTORY, dir_fd=parent), mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None, None
+    except PermissionError:
+        hidden.append(name)
+        return None, None
 
 
 def _open_below(parent: int, name: str, hidden: list[str] | None) -> int | None:
@@ -245,7 +268,7 @@ def _set_aside(parent: int, name: str) -> int:
 
 
 def usage(path: str) -> Usage:
-    """Measure what `path` occupies while an agent is still at work in it; changes nothing.
+    """Measure what `path` occupies while an agent is still at work in it; changes nothing for longer than its visit.
 
     A directory moved meanwhile makes the measurement start over, three times at most; one that can't be read makes it
     inexact.

@@ -1,4 +1,4 @@
-"""Filling the workspace where nobody looks: in the agent's own .git, in hidden directories, behind hard links, in sparse
+"""Filling the workspace where nobody looks: in the agent's own .git, in hidden directories, behind a chmod, in sparse
 files, in many small ones. Rootless has no quota: it is measured, and the run stopped.
 """
 
@@ -17,34 +17,39 @@ CLASS = "resources"
 REQUIREMENT = "E7"
 KIND = "host"
 ALLOWED = 4 << 20
-MIB = bytes(1 << 20)
+# where, how much, and behind which mode of its first directory
+FILLINGS = (
+    (".git/objects/pack", 3 << 20, 0),
+    (".cache/deep/er", 3 << 20, 0o300),
+    ("r/r", 4096, 0o400),
+    ("x/x", 4096, 0o100),
+)
 
 
 def _fill(root: Path) -> None:
-    """Six MiB in six places, and four hundred names."""
-    for place in (".git/objects/pack", ".cache/.hidden", "node_modules/.x", "a/b/c/d/e/f/g/h"):
+    """Six MiB and four hundred names."""
+    for place, size, _ in FILLINGS:
         (root / place).mkdir(parents=True, exist_ok=True)
-        (root / place / "filling").write_bytes(MIB)
-    (root / "open").write_bytes(MIB)
-    os.link(root / "open", root / "a/again")
+        (root / place / "filling").write_bytes(bytes(size))
     with (root / "sparse").open("wb") as file:
         file.truncate(1 << 30)
-        file.write(MIB)
+        file.write(b"x")
     (root / "small").mkdir()
     for n in range(400):
         (root / "small" / f"{n}").touch()
+    for place, _, mode in FILLINGS:
+        (root / place.partition("/")[0]).chmod(mode)
 
 
 def control(arena: Any) -> dict[str, Any]:
-    """The sizes of what a tree of the files shows: no repository data, nothing that begins with a dot."""
+    """The sizes of what is listed: no repository data, nothing that begins with a dot, nothing that is locked."""
     root = Path(arena.scratch) / "work"
     root.mkdir()
     _fill(root)
-    seen = sum(
-        path.stat().st_blocks * 512
-        for path in root.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
+    seen = 0
+    for place, directories, names in os.walk(root):
+        directories[:] = [name for name in directories if not name.startswith(".")]
+        seen += sum(os.lstat(os.path.join(place, name)).st_blocks * 512 for name in names)
     return {"bytes": seen, "inodes": 400, "code": "STOP_RESOURCES_EXCEEDED" if seen > ALLOWED else ""}
 
 
