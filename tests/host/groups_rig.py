@@ -117,7 +117,7 @@ def alive(uid: int) -> list[int]:
     for place in Path("/proc").iterdir():
         if place.name.isdigit():
             with contextlib.suppress(OSError):
-                status = (place / "status").read_text()
+                status = (place / "status").read_text(errors="replace")
                 if re.search(rf"^Uid:.*\b{uid}\b", status, re.MULTILINE) and "\nState:\tZ" not in status:
                     found.append(int(place.name))
     return found

@@ -163,6 +163,19 @@ def test_who_is_not_in_the_group_is_found_by_his_user() -> None:
     assert alive(UID) == []
 
 
+def test_one_whose_first_thread_has_ended_lives_still() -> None:
+    """It looks like a process that has ended: state Z, no program, no memory."""
+    code = (
+        "import ctypes, threading, time\nthreading.Thread(target=time.sleep, args=(99,)).start()\n"
+        "ctypes.CDLL(None).syscall({'x86_64': 60}.get(__import__('platform').machine(), 93), 0)"
+    )
+    with group(SLOT) as made, ended(start(None, code, uid=UID)) as half:
+        assert until(lambda: "\nState:\tZ" in Path(f"/proc/{half.pid}/status").read_text())
+        assert half.poll() is None
+        assert made.kill(0) + made.kill() == 1, "counted while it lives, and then killed"
+        assert half.wait(10) == -signal.SIGKILL
+
+
 def test_without_version_two_a_bomb_is_still_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host of version 1 alone: one by one, and nothing may fork meanwhile."""
     unified, places = groups._hierarchies()

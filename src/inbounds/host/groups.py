@@ -209,16 +209,16 @@ class Group:
         return len(left)
 
     def _survivors(self) -> set[int]:
-        users = {int(name) for name in os.listdir("/proc") if name.isdigit() and self.uid in status(name)[1]}
-        # one that has ended and waits for its parent executes nothing
-        return {pid for pid in self.members() | users if status(pid)[0] not in {"", "Z", "X"}}
+        # the kernel leaves those out that only wait for their parent; the directory of a process is its user's, always
+        users = {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _owner(pid) == self.uid}
+        return self.members() | {pid for pid in users if _executes(pid)}
 
     def _signal(self, pid: int) -> None:
         """SIGKILL by a descriptor, with a look behind it: the number may be somebody else's by now."""
         with contextlib.suppress(ProcessLookupError):
             pidfd = os.pidfd_open(pid)
             try:
-                if pid in self.members() or self.uid in status(pid)[1]:
+                if pid in self.members() or _owner(pid) == self.uid:
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             finally:
                 os.close(pidfd)
@@ -338,6 +338,23 @@ def status(pid: int | str) -> tuple[str, list[int]]:
     """A process: state letter ("" where it is gone), and the four user numbers."""
     found = STATUS.search(_read(f"/proc/{pid}/status"))
     return (found[1], [int(uid) for uid in found[2].split()]) if found else ("", [])
+
+
+def _owner(pid: int) -> int:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except FileNotFoundError:
+        return -1
+
+
+def _executes(pid: int) -> bool:
+    """Whether a thread of it may run still; cheap, because a thousand dead ones may wait for the host's init."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        if os.stat(f"/proc/{pid}/task").st_nlink > 3:  # noqa: PLR2004 - two and one for each thread
+            return True  # the first one may have ended before the others
+        os.readlink(f"/proc/{pid}/exe")  # what has no memory any more has no program
+        return True
+    return False
 
 
 def _read(path: str) -> str:
