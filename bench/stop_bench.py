@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 
 from inbounds.host.groups import Group, mechanisms
 from inbounds.sandbox.host import jail_python
@@ -111,7 +112,7 @@ def grouped(bomb: bool, count: int) -> Iterator[Group]:
         os.setresuid(USER, USER, USER)
 
     argv = [python(), "-I", "-c", LOAD, str(int(bomb)), str(count)]
-    load = subprocess.Popen(argv, preexec_fn=join, stdout=subprocess.PIPE, cwd="/")  # noqa: PLW1509 - no threads here
+    load = subprocess.Popen(argv, preexec_fn=join, stdout=PIPE, cwd="/")  # noqa: PLW1509 - no threads here
     try:
         for fd in fds:
             os.close(fd)
@@ -178,8 +179,9 @@ def bare_namespace(bomb: bool, count: int) -> dict[str, float]:
         os.nice(JailLimits().nice)  # as a jail's processes are
         resource.setrlimit(resource.RLIMIT_NPROC, (ceiling, ceiling))
 
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}  # unshare complains when its child is killed
-    outer = subprocess.Popen([*drop, *argv], **pipes, preexec_fn=bound, cwd="/")  # noqa: PLW1509 - no threads here
+    argv = [*drop, *argv]
+    # unshare complains when its child is killed
+    outer = subprocess.Popen(argv, stdout=PIPE, stderr=DEVNULL, preexec_fn=bound, cwd="/")  # noqa: PLW1509 - no threads
     try:
         wait_for_load(outer)
         init = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()[0])
