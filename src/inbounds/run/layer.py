@@ -16,8 +16,6 @@ from typing import Any
 from inbounds.contracts.errors import HostError, InboundsError
 from inbounds.contracts.job import GATEWAY_PORT, LAYER, OUT
 from inbounds.deps import build, manifests
-from inbounds.deps.control import IndexProxy
-from inbounds.deps.upstream import discover
 from inbounds.run.crew import Crew
 from inbounds.run.documents import Documents
 from inbounds.run.home import Home
@@ -115,6 +113,10 @@ def _plan(wanted: Need) -> build.LayerPlan:
 
 
 def _build(wanted: Need, plan: build.LayerPlan, scratch: Path) -> dict[str, Any]:
+    # a layer is looked at by every verb, and built once: HTTP and TLS are for building
+    from inbounds.deps.control import IndexProxy
+    from inbounds.deps.upstream import discover
+
     who = identity(wanted.key)
     env, out, job = scratch / ENV, scratch / "out", scratch / "job"
     for path in (env, out, job):

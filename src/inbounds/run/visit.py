@@ -4,6 +4,7 @@ For `inbounds shell`. Output is copied as it comes; input is not passed on, beca
 has no terminal (a terminal is a way to type into the host). No model or tool broker answers in it.
 """
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,8 +23,8 @@ from inbounds.run.crew import Crew
 from inbounds.run.documents import Documents
 from inbounds.run.home import Home
 from inbounds.run.mounts import layer_binds
-from inbounds.sandbox.identity import identity
-from inbounds.sandbox.jail import Jail
+from inbounds.sandbox.identity import Identity, identity
+from inbounds.sandbox.jail import Jail, drop_spare, keep_spare
 from inbounds.sandbox.spec import STANDING_ROLES, Bind, JailExit, JailLimits, JailSpec
 from inbounds.sandbox.volume import Volume
 from inbounds.store.descent import delete_tree
@@ -47,6 +48,7 @@ class Visit:
     thread: str
     found: Documents
     base: Base
+    who: Identity
     layer: Path
     scratch: Path
     volume: Volume
@@ -56,11 +58,12 @@ class Visit:
     @classmethod
     def prepare(cls, home: Home, directory: Path, role: str, say: Callable[[str], None]) -> "Visit":
         """Check HEAD out and build the layer if it is missing."""
+        who = identity(f"visit-{os.getpid()}")
+        keep_spare(who, again=False)  # most of the first jail's start is done while the workspace is made
         top, thread = place(directory)
         found = documents.read(top, thread)
         base = find_base(top, found, home)
         layer.ensure(home, layer.need(base.store, base.tree, thread), say)
-        who = identity(base.commit)
         scratch = Path(tempfile.mkdtemp(prefix="inbounds-shell-", dir=home.path))
         try:
             volume = Volume.prepare(
@@ -72,11 +75,12 @@ class Visit:
                 uid=who.uid if who.dropped else None,
                 gid=who.gid if who.dropped else None,
                 protected=[path for path in found.policy.protected if below(path, thread)],
+                watched=False,
             )
         except BaseException:
             delete_tree(str(scratch))
             raise
-        return cls(role, thread, found, base, home.layers / base.layer / layer.ENV, scratch, volume)
+        return cls(role, thread, found, base, who, home.layers / base.layer / layer.ENV, scratch, volume)
 
     def __enter__(self) -> Self:
         """Nothing more to do."""
@@ -85,6 +89,7 @@ class Visit:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         """Leave nothing behind."""
         self._leave()
+        drop_spare()
         delete_tree(str(self.scratch))
 
     @property
@@ -119,7 +124,7 @@ class Visit:
                 self._leave()
             else:
                 return self.jail
-        self.crew = Crew(identity(self.base.commit))
+        self.crew = Crew(self.who)
         self.jail = self.crew.open(spec, self.scratch)
         self.jail.go()
         return self.jail

@@ -345,14 +345,14 @@ _spares_pid = 0
 _keeping = threading.Lock()
 
 
-def keep_spare(identity: Identity) -> None:
-    """From now on keep one jail of this identity started in advance, in idle time; for who will start several."""
+def keep_spare(identity: Identity, *, again: bool = True) -> None:
+    """From now on keep one jail of this identity started in advance, in idle time; only the first without `again`."""
     global _spares, _spares_pid  # one per process is the point
     drop_spare()
     with _keeping:
         if not _spares_pid:
             atexit.register(drop_spare)
-        _spares, _spares_pid = Spares(identity), os.getpid()
+        _spares, _spares_pid = Spares(identity, again=again), os.getpid()
 
 
 def drop_spare() -> None:

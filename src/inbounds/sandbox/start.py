@@ -103,9 +103,9 @@ def start(layout: Layout, identity: Identity) -> Started:
 class Spares:
     """Keeps one jail started in advance for one identity, on a thread of its own; thread-safe."""
 
-    def __init__(self, identity: Identity) -> None:
-        """Begin at once with the first."""
-        self._identity = identity
+    def __init__(self, identity: Identity, *, again: bool = True) -> None:
+        """Begin at once with the first; `again`: make another one whenever it has been taken."""
+        self._identity, self._again = identity, again
         self._lock = threading.Lock()
         self._wanted = threading.Event()
         self._spare: tuple[Layout, Started] | None = None
@@ -121,7 +121,8 @@ class Spares:
             spare, self._spare = self._spare, None
             if spare is None or self._closed:
                 return None
-        self._wanted.set()
+        if self._again:
+            self._wanted.set()
         if spare[0] == lay_out(EMPTY, self._identity, bubblewrap()) and not ended(spare[1].pidfd, 0):
             return spare[1]
         spare[1].discard()

@@ -22,6 +22,7 @@ from inbounds.store.store import Store
 from inbounds.store.throwaway import make_throwaway
 from inbounds.store.walk import DIRECTORY, LINK, Limits
 
+WRITABLE, READ_ONLY = "rw", "ro"  # below a volume's directory
 CONTRACTS = ".inbounds"  # a thread's own contract files: never writable by its run (B8)
 STATE_VERSION = 1
 DECLARED_MAX = 1_000  # interfaces and protected paths: each is a mount, and the kernel allows 100,000 in a namespace
@@ -65,13 +66,14 @@ class Volume:
         gid: int | None = None,
         protected: Sequence[str] = (),
         limits: Limits | None = None,
+        watched: bool = True,
     ) -> "Volume":
         """Write the thread's files below `directory`, which must not exist yet or be empty.
 
         `thread` and the other paths are repository-relative; `protected` are acceptance tests and other files below
         the thread that the run may read only (the contracts always are). `uid`, `gid`: the jail's user, root only.
-        OperatorError for a path that is missing at the base or a symbolic link; HostError for a full disk; on either,
-        nothing is left behind.
+        `watched`: snapshots will be taken, the first of them fast. OperatorError for a path that is missing at the
+        base or a symbolic link; HostError for a full disk; on either, nothing is left behind.
         """
         thread = _clean(thread)
         declared = [_clean(path) for path in (*interfaces, *protected)]
@@ -95,7 +97,7 @@ class Volume:
                 store, directory, base_tree=base_tree, part=part, interfaces=outside, owner=owner,
                 limits=limits or Limits(),
             )  # fmt: skip
-            volume._fill(base_tree)
+            volume._fill(base_tree, watched=watched)
             volume._fill_read_only()
             volume._remember()
         except BaseException:
@@ -152,7 +154,7 @@ class Volume:
 
     # -- making it
 
-    def _fill(self, tree: str) -> None:
+    def _fill(self, tree: str, *, watched: bool = True) -> None:
         """Write the thread's files of `tree` into a new `rw/` and make the agent's own repository there."""
         target = self._at("rw")
         os.mkdir(target, 0o755)
@@ -164,7 +166,8 @@ class Volume:
             for path in {target, self.root, contracts}:
                 os.chown(path, self._owner.uid, self._owner.gid, follow_symlinks=False)
         make_throwaway(self.store, tree, self._part.thread, self.root, self._owner)
-        self._snapshots.seed(tree, written)
+        if watched:
+            self._snapshots.seed(tree, written)
 
     def _fill_read_only(self) -> None:
         target = self._at("ro")
