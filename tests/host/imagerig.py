@@ -80,12 +80,14 @@ def scratch() -> Iterator[str]:
         yield base
     finally:
         try:
-            os.chmod(f"{base}/slot", 0o700)
-            opened(base).destroy()
-        except FileNotFoundError:
-            pass
-        assert_nothing_left(base)
-        shutil.rmtree(base)
+            if os.path.exists(f"{base}/slot"):
+                os.chmod(f"{base}/slot", 0o700)
+                opened(base).destroy()
+        finally:
+            try:
+                assert_nothing_left(base)
+            finally:
+                shutil.rmtree(base)
 
 
 def traces(base: str) -> list[str]:
