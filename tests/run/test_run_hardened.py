@@ -1,5 +1,6 @@
 """Hardened runs: whole ones in a slot of a real host service; refused without it, and never weakened silently."""
 
+import contextlib
 import os
 import textwrap
 from collections.abc import Iterator
@@ -8,16 +9,19 @@ from pathlib import Path
 import hostrig
 import msgspec
 import pytest
-from runrig import Ran, Rig, script, write
+from aftermath import eventually
+from runrig import Living, Ran, Rig, script, write
 from test_run_acts import played
+from test_run_goes_on import again, ended, works
 
 from inbounds.contracts.errors import RefusedError
-from inbounds.host import slots
+from inbounds.demo import acts
+from inbounds.host import protocol, slots
 from inbounds.host.protocol import Phase
 from inbounds.journal.verify import verify_run
-from inbounds.run import housing
+from inbounds.run import decision, housing, recovery, requests
 from inbounds.sandbox import hardened
-from inbounds.sandbox.spec import ENFORCED, HARDENED
+from inbounds.sandbox.spec import ENFORCED
 from inbounds.store.store import Store
 
 INSTALL = "sudo inbounds host install --operator $USER"
@@ -94,7 +98,7 @@ def kept(host: hostrig.Rig) -> list[int]:
     return list(slots.records(host.paths))
 
 
-@pytest.mark.req("F1", "F2", "F4", "F10", "I1")
+@pytest.mark.req("F1", "F2", "F4", "F10", "H5", "H6", "I1")
 def test_an_honest_run_in_a_slot_comes_to_done_and_leaves_no_slot(rig: Rig, host: hostrig.Rig) -> None:
     ran = rig.run(played("honest"))
     assert ran.code == "DONE", (ran.data("stop.decided"), host.log.read_text())
@@ -111,7 +115,119 @@ def test_an_honest_run_in_a_slot_comes_to_done_and_leaves_no_slot(rig: Rig, host
     assert housing.number_of(ran.run_dir) is None
     assert ran.alive() == []
     assert verify_run(ran.run_dir).ok
+    read, written = ran.data("files.read"), ran.data("files.written")
+    assert all(record["complete"] for record in (*read, *written)), (read, written)
+    assert "billing/invoice.py" in [file["path"] for file in read[0]["files"]]
+    assert "billing/invoice.py" in [file["path"] for file in written[0]["files"]]
     store = Store.open(ran.contract.store)
     assert [change.path for change in store.diff(ran.contract.base_tree, ran.data("commit.made")[-1]["tree"])] == [
         "billing/invoice.py"
     ]
+
+
+@pytest.mark.req("E10", "E13", "F3", "F6")
+def test_a_hostile_run_is_frozen_before_the_evidence_and_quarantined_out_of_its_volume(
+    rig: Rig, host: hostrig.Rig
+) -> None:
+    ran = rig.run(played("hostile"), install=acts._install(acts.ACTS[1]))
+    assert ran.code == "STOP_UNAUTHORIZED_ACCESS", ran.data("stop.decided")
+    steps = {item["step"]: item for item in ran.data("stop.step")}
+    assert list(steps) == ["lease_closed", "frozen", "persisted", "killed", "quarantined"]
+    assert all(item["ok"] for item in steps.values()), steps
+    assert "the volume is destroyed" in steps["quarantined"]["detail"]
+    assert (ran.run_dir / "quarantine").is_dir()
+    left = [path for path in (ran.run_dir / "quarantine").rglob("*") if path.is_file() and not path.is_symlink()]
+    assert left
+    assert not [path for path in left if path.stat().st_mode & 0o7111]
+    assert not (ran.run_dir / "quarantine" / "billing" / ".git").exists()
+    assert kept(host) == []
+    assert ran.alive() == []
+    assert verify_run(ran.run_dir).ok
+
+
+HANGS = {"fault": {"kind": "hang"}}
+
+
+def working(rig: Rig) -> Living:
+    """A run whose agent has written a file and waits for its provider."""
+    living = rig.start({"conversations": [{"turns": [write("notes.py", '"""Notes."""\n'), HANGS]}]})
+    assert rig.server is not None
+    server = rig.server
+    eventually(lambda: len(server.seen) == 2)
+    return living
+
+
+def alive_in(ran: Ran, host: hostrig.Rig) -> list[str]:
+    """The processes of the run's slot, by their user."""
+    uid = protocol.uid_of(housing.number_of(ran.run_dir) or 0)
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{name}/status").read_text(errors="replace")
+            if f"Uid:\t{uid}\t" in status and "State:\tZ" not in status:
+                found.append(status)
+    return found
+
+
+@pytest.mark.req("E13", "E16")
+def test_a_dead_supervisor_ends_its_slots_processes_and_the_run_goes_on_in_the_same_slot(
+    rig: Rig, host: hostrig.Rig
+) -> None:
+    living = working(rig)
+    (number,) = kept(host)
+    assert alive_in(living.ran, host)  # the control
+    living.kill_supervisor()
+    eventually(lambda: not alive_in(living.ran, host))
+    eventually(lambda: [r.phase for r in slots.records(host.paths).values()] == [Phase.KEPT])
+    assert housing.number_of(living.ran.run_dir) == number
+    ran = ended(rig, again(rig, living, "recover", works()))
+    assert ran.code == "DONE", ran.data("stop.decided")
+    assert "billing/notes.py" in [change["path"] for change in ran.data("snapshot.taken")[0]["changes"]]
+    assert kept(host) == []
+    assert verify_run(ran.run_dir).ok
+
+
+@pytest.mark.req("E13")
+def test_a_dead_supervisor_whose_run_is_not_taken_up_is_ended_in_order(rig: Rig, host: hostrig.Rig) -> None:
+    living = working(rig)
+    living.kill_supervisor()
+    assert recovery.recover(rig.home, living.ran.run_id)["code"] == "STOP_HOST_FAILED"
+    ran = living.ran
+    assert all(item["ok"] for item in ran.data("stop.step")), ran.data("stop.step")
+    assert "billing/notes.py" in [change["path"] for change in ran.data("snapshot.taken")[-1]["changes"]]
+    assert verify_run(ran.run_dir).ok
+    assert alive_in(ran, host) == []
+
+
+@pytest.mark.req("E10", "E13", "F3")
+def test_a_dead_service_ends_the_run_with_nothing_alive(rig: Rig, host: hostrig.Rig) -> None:
+    living = working(rig)
+    assert alive_in(living.ran, host)  # the control
+    host.kill()
+    ran = living.end()
+    assert ran.code == "STOP_HOST_FAILED", ran.data("stop.decided")
+    assert "host service" in ran.data("stop.decided")[0]["why"]
+    assert alive_in(ran, host) == []
+    assert "billing/notes.py" in [change["path"] for change in ran.data("snapshot.taken")[-1]["changes"]]
+    found = verify_run(ran.run_dir)
+    assert found.ok, [check for check in found.checks if not check.ok]
+    host.start()
+    decision.discard(rig.home, ran.run_id, evidence=False)
+    assert kept(host) == []
+
+
+@pytest.mark.req("E13", "E14", "I2")
+def test_a_stop_keeps_its_volume_in_roots_custody_and_discard_destroys_it(rig: Rig, host: hostrig.Rig) -> None:
+    living = working(rig)
+    requests.ask_stop(living.ran.run_dir, who="a test", why="to look at it")
+    ran = living.end()
+    assert ran.code == "STOP_OPERATOR", ran.data("stop.decided")
+    steps = {item["step"]: item for item in ran.data("stop.step")}
+    assert "cgroup.freeze" in steps["frozen"]["detail"], steps
+    assert "billing/notes.py" in [change["path"] for change in ran.data("snapshot.taken")[-1]["changes"]]
+    (record,) = slots.records(host.paths).values()
+    assert record.phase == Phase.KEPT
+    assert alive_in(ran, host) == []
+    decision.discard(rig.home, ran.run_id, evidence=False)
+    assert kept(host) == []
+    assert housing.number_of(ran.run_dir) is None

@@ -333,6 +333,12 @@ SENTENCES: dict[str, tuple[str, Callable[[Data], str]]] = {
     "run.reopened": (SEEN, _reopened),
     "external.call": (SEEN, _external),
     "files.read": (SEEN, lambda d: f"{count(len(_items(d, 'files')), 'file was', 'files were')} read, as the OS says"),
+    "files.written": (
+        SEEN,
+        lambda d: (
+            f"{count(len(_items(d, 'files')), 'file was', 'files were')} written, made or removed, as the OS says"
+        ),
+    ),
     "escalation.raised": (ASKED, lambda d: f"the run asks for a person{_after(d, 'why')}"),
     "volume.polled": (
         SEEN,

@@ -19,13 +19,16 @@ from inbounds.contracts.paths import joined
 from inbounds.gateway.control import GatewayProcess
 from inbounds.judges.scope import shown
 from inbounds.run.crew import Crew
+from inbounds.run.housing import WORKSPACE
 from inbounds.run.mounts import layer_binds
 from inbounds.run.workbench import read_limited
 from inbounds.sandbox.decoys import Decoys
-from inbounds.sandbox.reads import Reads
+from inbounds.sandbox.fileevents import FileEvents
+from inbounds.sandbox.reads import Reads, Seen
 from inbounds.sandbox.resolver import Question, Resolver
 from inbounds.sandbox.spec import Bind, JailLimits, JailSpec, Listener
-from inbounds.sandbox.volume import Volume
+from inbounds.sandbox.volume import READ_ONLY, WRITABLE, Volume
+from inbounds.store.walk import is_dotgit
 
 Post = Callable[[str, Mapping[str, Any]], None]
 OUTPUT_BYTES_MAX = 16 << 20  # as much of an agent's stdout as is read for its last words
@@ -49,6 +52,7 @@ class Coder:
     logs: Path
     post: Post
     say: Post
+    files: FileEvents | None = None
 
     def iterate(self, n: int, prompt: str, volume: Volume, deadline_ms: int) -> None:
         """Run the agent once; posts iteration.started, jail records, agent.said."""
@@ -59,7 +63,7 @@ class Coder:
         jail = self.crew.open(self._spec(prompt, volume, deadline_ms), scratch, hidden)
         names: set[str] = set()
         resolver = Resolver(jail.listeners["resolver"], lambda question: self._asked(question, names))
-        reads = Reads([(bind.source, bind.target) for bind in volume.binds()])
+        reads = Reads([] if self.files else [(bind.source, bind.target) for bind in volume.binds()])
         try:
             self.gateway.begin_iteration(n)
             self.gateway.attach(jail.listeners["gateway"], ROLE)
@@ -75,6 +79,9 @@ class Coder:
             ended = self.crew.finish(jail, after=lambda: self._words(n, scratch))
         finally:
             seen = reads.end()
+        if self.files:
+            seen, written = _touched(self.files)
+            self.post("files.written", written.as_record(n, shown))
         self.post("files.read", seen.as_record(n, shown))
         resolver.close()
         self.gateway.detach(ROLE)
@@ -146,3 +153,17 @@ class Coder:
             decoys=self.decoys.files,
             executables=launch.executables,
         )
+
+
+def _touched(files: FileEvents) -> tuple[Seen, Seen]:
+    """What the kernel told of the workspace since the last iteration: what was read, and what written or removed."""
+    found = files.take().below(f"{WORKSPACE}/{WRITABLE}", f"{WORKSPACE}/{READ_ONLY}")
+    read, written = (
+        tuple(path for path in sorted(paths) if not _of_git(path)) for paths in (found.read, found.written)
+    )
+    return Seen(read, len(read), found.why), Seen(written, len(written), found.why)
+
+
+def _of_git(path: str) -> bool:
+    """The agent's own throwaway repository is no part of the workspace."""
+    return any(is_dotgit(part) for part in path.split("/"))

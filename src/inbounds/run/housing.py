@@ -16,6 +16,7 @@ from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import HostError
 from inbounds.contracts.limits import Limits
 from inbounds.contracts.reasons import Disposal
+from inbounds.sandbox.fileevents import FileEvents
 from inbounds.sandbox.hardened import RefusalError, ServiceGoneError, Slot, SlotLimits
 from inbounds.sandbox.identity import Identity, identity, in_slot
 from inbounds.store.salvage import Room
@@ -53,8 +54,16 @@ class Housing:
         """Below it stand workspace, jobs and decoys."""
         return Path(self.slot.view) if self.slot else self.run_dir
 
-    def open(self, limits: Limits, gone: Callable[[], None]) -> Identity:
-        """A slot for this run, the one it had where there is one; `gone` is called should the service end it."""
+    @property
+    def files(self) -> FileEvents | None:
+        """What the slot's processes do to files; None where nobody tells."""
+        return self.slot.files if self.slot else None
+
+    def open(self, limits: Limits, gone: Callable[[], None], gap: Callable[[str], None]) -> Identity:
+        """A slot for this run, the one it had where there is one.
+
+        `gone` is called should the service end it, `gap` should it lose file events.
+        """
         if self.hardened and self.slot is None and not self.take_up():
             made = Slot.open(_ceilings(limits, encrypt=self.encrypted))
             try:
@@ -65,6 +74,8 @@ class Housing:
             self._live_in(made)
         if self.slot:
             self.slot.when_gone(gone)
+            if self.slot.files:
+                self.slot.files.on_gap(gap)
         return self.identity
 
     def take_up(self) -> bool:
@@ -109,15 +120,15 @@ class Housing:
         """Behind the disposal of what stood there: a workspace that stays is kept in root's custody, else all goes."""
         if self.slot is None:
             return ""
-        if disposal is Disposal.REVERT:
-            self.slot.detach()
-            self.slot = None
-            return "; the volume is unmounted, in root's custody"
+        slot, self.slot = self.slot, None
         try:
-            self.slot.discard()
-        except ServiceGoneError:
-            Slot.discard_kept(self.slot.number)  # by a service that has come back
-        self.slot = None
+            if disposal is Disposal.REVERT:
+                slot.detach()
+                return "; the volume is unmounted, in root's custody"
+            slot.discard()
+        except ServiceGoneError:  # it does the same when it comes back, but for the destroying
+            slot.close()
+            return f"; the host service is gone: when it is back, inbounds discard {self.run_dir.name} ends its volume"
         forget(self.run_dir)
         return "; the volume is destroyed"
 

@@ -54,6 +54,7 @@ from inbounds.run.preflight import Found
 from inbounds.run.retention import Retention
 from inbounds.run.witness import STAMPS, Witness
 from inbounds.sandbox.decoys import Decoys
+from inbounds.sandbox.maturity import LEVEL_MAX
 from inbounds.sandbox.restraint import CGROUP_FREEZE
 from inbounds.sandbox.volume import Volume
 from inbounds.store import descent
@@ -417,10 +418,15 @@ class Parts:
     def _move_in(self, found: Found) -> None:
         """Have a slot, in hardened mode, and measure the host where the run's jails will be."""
         try:
-            self.crew.move_in(self.housing.open(self._limits(), self._service_gone))
+            self.crew.move_in(self.housing.open(self._limits(), self._service_gone, self._events_lost))
         except HostError as fault:  # never weakened: without its slot the run does not start
             found.reasons.append(f"the run is to be hardened: {fault.one_line()}")
         preflight.host(self.contract, found, self.housing.slot)
+
+    def _events_lost(self, why: str) -> None:
+        """Files read and written are then not all that there were: level 3 promises them (H5, P3)."""
+        if self.contract.level >= LEVEL_MAX:
+            self.post(Failed.KIND, {"part": "host", "detail": why})
 
     def _service_gone(self) -> None:
         self.post(Failed.KIND, {"part": "host", "detail": "the host service ended this run's slot"})
@@ -461,6 +467,7 @@ class Parts:
             logs=self.run_dir / "logs",
             post=self.post,
             say=self._say,
+            files=self.housing.files,
         )
 
     def _owner_before(self) -> int | None:

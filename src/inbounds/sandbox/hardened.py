@@ -11,6 +11,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from inbounds.contracts.errors import HostError
 from inbounds.host import protocol
 from inbounds.host.protocol import Mechanism, Op
 from inbounds.sandbox import seccomp
+from inbounds.sandbox.fileevents import FileEvents
 from inbounds.sandbox.maturity import INSTALL
 from inbounds.sandbox.restraint import CGROUP_FREEZE, KILLED
 from inbounds.sandbox.spec import ENFORCED, HARDENED
@@ -29,6 +31,8 @@ GROUP = "inbounds-operators"
 # others are system calls, on a machine that may be swapping.
 SECONDS_MAX = {Op.OPEN: 150, Op.ATTACH: 150, Op.DISCARD: 150, Op.DETACH: 60, Op.KILL: 60}
 SECONDS_MAX_USUAL = 20
+# What a dead supervisor's connection leads to (kill, unmount) may not be over when the next one asks.
+LETTING_GO_SECONDS = 60
 STATUS_BYTES_MAX = 16 << 10
 
 # Which of the service's bits stands for which mechanisms.
@@ -182,7 +186,7 @@ class SlotLimits:
 class Slot:
     """A slot held by one connection: when that ends, by whomever, all that runs in it is killed and it is unmounted.
 
-    Thread-safe. `view` is where the supervisor's files stand, `events` the reading end of the file events' pipe or -1.
+    Thread-safe. `view` is where the supervisor's files stand; `files`, if anything, tells what its processes did there.
     """
 
     def __init__(self, connection: socket.socket, path: str, reply: protocol.Reply, events: int) -> None:
@@ -192,7 +196,7 @@ class Slot:
         self.number = reply.slot
         self.uid, self.gid, self.bits = (reply.numbers[name] for name in ("uid", "gid", "mechanisms"))
         self.view = protocol.view_of(self.number, os.path.dirname(path))
-        self.events = events
+        self.files = FileEvents(events) if events != -1 else None
         self.limits: SlotLimits | None = None
 
     @classmethod
@@ -218,7 +222,14 @@ class Slot:
     @classmethod
     def attach(cls, number: int, path: str = "", owner: int = 0) -> "Slot":
         """A slot of ours from before; what still ran in it is dead. HostError where it is gone or held by another."""
-        return cls._begin(Op.ATTACH, number, path, owner)
+        until = time.monotonic() + LETTING_GO_SECONDS
+        while True:
+            try:
+                return cls._begin(Op.ATTACH, number, path, owner)
+            except RefusalError as error:
+                if error.number != errno.EBUSY or time.monotonic() > until:
+                    raise
+            time.sleep(0.1)
 
     @classmethod
     def _begin(cls, op: Op, slot: int, path: str, owner: int, **numbers: int) -> "Slot":
@@ -347,9 +358,8 @@ class Slot:
         """Let go; the service does what a dead supervisor leads to."""
         with self._lock:
             self._shut()
-        if self.events != -1:
-            os.close(self.events)
-            self.events = -1
+        if self.files is not None:
+            self.files.close()
 
     def _shut(self) -> None:
         self._closed = True
