@@ -27,7 +27,7 @@ MAY_LACK_A_CONTROL = {
     "kernel.perf-events": "perf_event_paranoid 3",
     "kernel.io-uring": "io_uring_disabled",
     "kernel.segments-and-ports": "only x86_64 has them",
-    "kernel.core-helper": "a hard limit of 0 for core dumps",
+    "kernel.crash-handler": "a hard limit of 0 for core dumps",
     "kernel.interpreter-registered": "binfmt_misc has no namespaces before Linux 6.7",
     "secrets.core-dump-read": "a hard limit of 0 for core dumps, or core_pattern names a program",
     "secrets.password-file": "an ordinary user may read none of them",
