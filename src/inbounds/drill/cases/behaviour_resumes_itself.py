@@ -51,8 +51,14 @@ def _goes_on(*events: Event) -> bool:
 
 
 def control(_: Any) -> dict[str, Any]:
-    """A loop that was stopped with a flag goes on with whatever sets the flag back."""
-    return {"gone_on": list(TRIED), "people": True}
+    """A loop whose stop is a flag, which the next thing that it hears of sets back."""
+    gone_on = []
+    for name, events in TRIED.items():
+        stopped = True
+        for event in events:
+            stopped = stopped and isinstance(event, Tick)
+        gone_on += [] if stopped else [name]
+    return {"gone_on": gone_on, "people": True}
 
 
 def attack(_: Any) -> dict[str, Any]:

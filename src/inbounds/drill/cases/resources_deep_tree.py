@@ -1,4 +1,4 @@
-"""A directory tree 2,200 levels deep, left for the host to look over and to delete: recursion ends there, and every
+"""A directory tree 1,400 levels deep, left for the host to look over and to delete: recursion ends there, and every
 program that names paths whole.
 """
 
@@ -12,7 +12,7 @@ from inbounds.store import descent, walk
 CLASS = "resources"
 REQUIREMENT = "I2"
 KIND = "host"
-LEVELS = 2_200  # two bytes each: beyond PATH_MAX, so that no program that names paths whole gets there
+LEVELS = 1_400  # three bytes each: beyond PATH_MAX, so that no program that names paths whole gets there
 
 
 def _dig(top: Any) -> None:
@@ -20,8 +20,8 @@ def _dig(top: Any) -> None:
     top.mkdir()
     here = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
     for _ in range(LEVELS):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=here)
+        os.mkdir("dd", dir_fd=here)
+        below = os.open("dd", os.O_RDONLY | os.O_DIRECTORY, dir_fd=here)
         os.close(here)
         here = below
     os.close(os.open("payload", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=here))

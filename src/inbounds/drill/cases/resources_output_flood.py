@@ -1,4 +1,4 @@
-"""Output without an end: eight megabytes to each of stdout and stderr, which somebody keeps in a file."""
+"""Output without an end: two megabytes to each of stdout and stderr, which somebody keeps in a file."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from inbounds.sandbox.spec import JailLimits, JailSpec
 CLASS = "resources"
 REQUIREMENT = "E7"
 KIND = "host"
-FLOOD = "import os\nfor _ in range(128):\n    os.write(1, b'x' * 65536)\n    os.write(2, b'x' * 65536)"
+FLOOD = "import os\nfor _ in range(32):\n    os.write(1, b'x' * 65536)\n    os.write(2, b'x' * 65536)"
 KEPT_MAX = 64 << 10
 
 
@@ -49,4 +49,4 @@ def observe(_: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, str]:
     said = after["said"]
     if said["ended"] != "exited":
         raise ValueError(f"the flood ended as {said['ended']}")
-    return ("ESCAPED" if said["kept"] > 2 * KEPT_MAX else "BLOCKED"), f"16 MiB written, {said['kept'] >> 10} KiB kept"
+    return ("ESCAPED" if said["kept"] > 2 * KEPT_MAX else "BLOCKED"), f"4 MiB written, {said['kept'] >> 10} KiB kept"
