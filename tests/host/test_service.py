@@ -65,8 +65,7 @@ def test_a_slots_whole_life_leaves_nothing(rig: Rig) -> None:
     assert (about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode)) == (0, 0, 0o600)
     assert about.st_blocks * 512 >= 16 * MIB  # preallocated
 
-    with as_user(OPERATOR, []):
-        (rig.view(client) / "file").write_text("the operator's")
+    rig.write(client, "file", "the operator's")
     argv, sources = rig.wrap("/bin/sh", "-c", "cat /work0/file; id -u; echo jail > /work0/other", writable=1)
     said = client.run(*argv, sources=(*sources, client.path(rig.view(client))))
     assert said.splitlines() == ["the operator's" + str(protocol.uid_of(client.slot))]
@@ -331,8 +330,7 @@ def test_the_connections_end_kills_and_unmounts_and_keeps_the_image(rig: Rig) ->
     client = rig.connect()
     client.open()
     number, raw = client.slot, rig.paths.raw(client.slot)
-    with as_user(OPERATOR, []):
-        (rig.view(client) / "work").write_text("kept")
+    rig.write(client, "work", "kept")
     _, pidfd = _sleeper(rig, client)
     pidfd = os.dup(pidfd)
     assert _alive(pidfd)

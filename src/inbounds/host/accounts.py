@@ -3,7 +3,9 @@
 By the system's own tools, which lock its files and keep them whole. Knows nothing of slots' states.
 """
 
+import contextlib
 import errno
+import fcntl
 import grp
 import os
 import pwd
@@ -51,14 +53,21 @@ def user_of(slot: int) -> list[pwd.struct_passwd]:
 
 
 def make(slot: int, mark: str) -> None:
-    """A user without home and shell, and a group of the same name and number. OSError where one is there already.
+    """A user without home and shell, and a group of the same name and number. EEXIST where anybody has one of these.
 
-    `mark` says whose it is: nobody else's is ever removed.
+    `mark` says whose it is. Whoever has the account has all that the number stands for: groups, rules, processes.
     """
     number, name = str(uid_of(slot)), name_of(slot)
-    tool("groupadd", "--system", "--gid", number, name)
-    arguments = ["--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
-    tool("useradd", *arguments, "--comment", mark, "--gid", number, "--uid", number, name)
+    with _alone():
+        if taken(slot):
+            raise OSError(errno.EEXIST, f"{name} or {number} is somebody's")
+        tool("groupadd", "--system", "--gid", number, name)
+        arguments = ["--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
+        try:
+            tool("useradd", *arguments, "--comment", mark, "--gid", number, "--uid", number, name)
+        except OSError:
+            tool("groupdel", name)
+            raise
 
 
 def ours(slot: int, mark: str) -> bool:
@@ -68,10 +77,22 @@ def ours(slot: int, mark: str) -> bool:
 
 def remove(slot: int, mark: str) -> None:
     """The user and its group are gone; somebody else's stay. Repeatable after a death in between."""
-    if ours(slot, mark):
-        tool("userdel", name_of(slot))  # with its group, where the host's settings say so
-    if not user_of(slot) and _there(grp.getgrnam, name_of(slot)):
-        tool("groupdel", name_of(slot))
+    with _alone():
+        if ours(slot, mark):
+            tool("userdel", name_of(slot))  # with its group, where the host's settings say so
+        if not user_of(slot) and _there(grp.getgrnam, name_of(slot)):
+            tool("groupdel", name_of(slot))  # nobody is between making the one and the other
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One service of this host at a time. The file is the account tools' own, and root's alone; their locks differ."""
+    fd = os.open("/etc/.pwd.lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def leftovers(uid: int) -> list[str]:

@@ -299,10 +299,13 @@ class Slot:
         """Nothing is left of it, and its number is free. EBUSY where somebody still holds something: it stays then."""
         self.save(Phase.DISCARDING)
         self._step("discarding")
-        self._down()
+        # without the account the number is somebody else's, or its turn has come in an earlier try
+        mine = accounts.ours(self.number, self.paths.mark)
+        if mine:
+            self._down()
         self.image.destroy()
         self._step("destroyed")
-        if left := accounts.leftovers(self.uid):
+        if mine and (left := accounts.leftovers(self.uid)):
             raise OSError(errno.EBUSY, f"of slot {self.number} there is left: {', '.join(left[:5])}")
         accounts.remove(self.number, self.paths.mark)
         self._step("removed")
@@ -385,10 +388,12 @@ def claim(paths: Paths, record: Record, step: Callable[[str], None] = nothing) -
             step("claimed")
             try:
                 accounts.make(number, paths.mark)
-            except BaseException:
+            except OSError as error:
                 slot.discard()
                 slot.release()
-                raise
+                if error.errno != errno.EEXIST:
+                    raise
+                continue
             step("account")
             return slot
     raise Refused(errno.EUSERS, f"all {SLOTS} slots are taken")
