@@ -373,9 +373,12 @@ def spawn(spec: JailSpec, *, identity: Identity, scratch: Path) -> Jail:
     spec.check()
     spare = _spares.take(identity) if _spares and _spares_pid == os.getpid() and not identity.slot else None
     if spare:
-        # a kernel that can't do this, or a bind's source that has just been replaced: from nothing, which says why
-        with contextlib.suppress(HostError, OSError):
+        try:
             return _from_spare(spare, spec, identity, scratch)
+        except (HostError, OSError):
+            # a kernel that can't do this, or a source that was replaced: from nothing, which says what is wrong, and
+            # no further spare is made in vain
+            drop_spare()
     layout = lay_out(spec, identity, bubblewrap())
     started = start(layout, identity)
     try:
