@@ -7,15 +7,40 @@ import sys
 from pathlib import Path
 
 import evidence
+import hostrig
 import pytest
 from click.testing import CliRunner
 
 from inbounds.cli import doctor
+from inbounds.host import slots
 from inbounds.journal.writer import Journal
 from inbounds.run import levels
 from inbounds.sandbox import hardened
 from inbounds.sandbox import probe as probing
+from inbounds.sandbox.maturity import LEVEL_3
 from inbounds.sandbox.spec import ENFORCED, HARDENED, MECHANISMS, REQUIRED
+
+
+@pytest.mark.req("P3", "P4", "F10")
+def test_a_prepared_host_is_level_3_as_a_real_slot_showed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hostrig.root_or_skip()
+    host = hostrig.Rig()
+    try:
+        host.start()
+        monkeypatch.setenv(hardened.PLACE, host.paths.socket)
+        before = slots.records(host.paths)
+        told = facts()
+        assert slots.records(host.paths) == before == {}  # given back
+    finally:
+        host.close()
+    states = {item["name"]: item["state"] for item in told["mechanisms"] if item["mode"] == "hardened"}
+    wanting = {name: state for name, state in states.items() if state != ENFORCED and name in LEVEL_3}
+    if set(wanting) <= {"packet_filter", "file_events"} and wanting:
+        pytest.skip(f"this kernel lacks {wanting}")
+    assert wanting == {}
+    assert (told["level"], told["host_level"], told["level_max"], told["raise_it"]) == (3, 3, 3, "")
+    assert told["modes"]["hardened"]["how"].startswith("a slot was opened and filled beyond its limits")
+    assert told["modes"]["rootless"]["level"] <= 2
 
 
 @pytest.fixture(autouse=True)

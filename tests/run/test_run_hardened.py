@@ -1,19 +1,27 @@
 """Hardened runs: whole ones in a slot of a real host service; refused without it, and never weakened silently."""
 
 import contextlib
+import json
 import os
+import shutil
+import site
+import subprocess
+import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import hostrig
 import msgspec
+import ordinary_operator
 import pytest
 from aftermath import eventually
 from runrig import Living, Ran, Rig, script, write
 from test_run_acts import played
 from test_run_goes_on import again, ended, works
 
+import inbounds
 from inbounds.contracts.errors import RefusedError
 from inbounds.demo import acts
 from inbounds.host import protocol, slots
@@ -21,6 +29,7 @@ from inbounds.host.protocol import Phase
 from inbounds.journal.verify import verify_run
 from inbounds.run import decision, housing, recovery, requests
 from inbounds.sandbox import hardened
+from inbounds.sandbox.host import jail_python
 from inbounds.sandbox.spec import ENFORCED
 from inbounds.store.store import Store
 
@@ -143,6 +152,59 @@ def test_a_hostile_run_is_frozen_before_the_evidence_and_quarantined_out_of_its_
     assert kept(host) == []
     assert ran.alive() == []
     assert verify_run(ran.run_dir).ok
+
+
+@pytest.mark.req("F1", "F4", "F10", "P3")
+def test_an_ordinary_operator_of_the_group_has_hardened_runs_without_sudo(host: hostrig.Rig) -> None:
+    place = Path(tempfile.mkdtemp(prefix="inbounds-operator-", dir="/var/tmp"))
+    uid = str(hostrig.OPERATOR)
+    try:
+        python = an_interpreter_for(place, uid)
+        env = {"PATH": "/usr/bin:/bin", "HOME": str(place), hardened.PLACE: host.paths.socket,
+               "INBOUNDS_HOME": str(place / "state")}  # fmt: skip
+        done = subprocess.run(
+            [*become(uid, "1"), python, ordinary_operator.__file__, str(place / "state")],
+            env=env, cwd="/", capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        said = json.loads(done.stdout)
+    finally:
+        shutil.rmtree(place)
+    assert (said["code"], said["mode"], said["verified"], said["alive"]) == ("DONE", "hardened", True, []), said
+    assert all(ok for _, ok, _ in said["steps"]), said["steps"]
+    assert said["enforcement"]["dedicated_user"] == said["enforcement"]["volume_image"] == ENFORCED
+    assert kept(host) == []
+
+
+def become(uid: str, group: str) -> list[str]:
+    """In front of a command: another user, in one group more."""
+    return ["setpriv", "--reuid", uid, "--regid", uid, "--groups", group]
+
+
+def an_interpreter_for(place: Path, uid: str) -> str:
+    """A virtual environment with this installation's packages that the user can start and read, or a skip."""
+    # it starts itself once more: the first start may still have had a right of root's
+    start = (
+        "import subprocess, sys; sys.exit(sys.version_info[:2] != {} or subprocess.call([sys.executable, '-c', '']))"
+    )
+    code = start.format(sys.version_info[:2])
+    for base in (jail_python(), "/usr/bin/python3"):
+        if subprocess.run([*become(uid, uid), base, "-c", code], capture_output=True, check=False).returncode == 0:
+            break
+    else:
+        pytest.skip("no interpreter of this version that an ordinary user can start")
+    subprocess.run([base, "-m", "venv", "--without-pip", str(place / "venv")], check=True)
+    (packages,) = (place / "venv" / "lib").glob("python*/site-packages")
+    roots = [str(Path(inbounds.__file__).parents[1]), *site.getsitepackages()]
+    (packages / "all.pth").write_text("\n".join(roots))
+    subprocess.run(["chown", "-R", f"{uid}:{uid}", str(place)], check=True)
+    python = str(place / "venv" / "bin" / "python")
+    tried = subprocess.run(
+        [*become(uid, uid), python, "-I", "-c", "import inbounds, msgspec"], capture_output=True, check=False
+    )
+    if tried.returncode:
+        pytest.skip("an ordinary user cannot read this installation")
+    return python
 
 
 HANGS = {"fault": {"kind": "hang"}}

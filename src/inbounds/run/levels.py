@@ -13,14 +13,13 @@ from inbounds.contracts.errors import HostError, InboundsError, OperatorError
 from inbounds.run import documents, launch, replay
 from inbounds.run.base import place
 from inbounds.run.home import Home
-from inbounds.sandbox import hardened, maturity
+from inbounds.sandbox import hardened, maturity, trial
 from inbounds.sandbox.probe import HostFacts, probe
 from inbounds.sandbox.spec import ENFORCED, HARDENED, MECHANISMS, REQUIRED
 
 RUNS_MAX = 10  # recent ones; each costs reading its journal
 THREADS_MAX = 50  # a screen
 INSIDE = "a jail was started, and its PID 1 measured it from inside"
-SAID = "the host service was asked"
 MEASURED = ("preflight.finished", "run.reopened")
 
 
@@ -106,9 +105,12 @@ def _hardened(facts: HostFacts) -> Found:
     problem, fix = (facts.problem, facts.fix) if facts.problem else (service.problem, service.fix)
     if problem:
         return Found(0, (), service.enforcement, "tried, and the host service did not answer", problem, fix)
-    enforcement = {**facts.enforcement, **service.enforcement}
-    got = maturity.reached(enforcement)
-    return Found(got.level, got.lacking, enforcement, SAID)
+    try:
+        tried = trial.attempt()
+    except HostError as fault:
+        absent = dict.fromkeys(HARDENED, f"absent: {fault.found}")
+        return Found(0, (), absent, "tried, and no slot could be had", fault.found, fault.fix)
+    return Found(tried.level, tried.lacking, tried.enforcement, trial.HOW, tried.problem, tried.fix)
 
 
 def threads(directory: Path, found: Host) -> list[dict[str, Any]]:
