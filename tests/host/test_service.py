@@ -361,6 +361,20 @@ def test_freeze_then_kill_leaves_no_survivor(rig: Rig) -> None:
     _sleeper(rig, client)  # behind a kill it can be used again
 
 
+@pytest.mark.req("E9")
+def test_a_kill_right_behind_a_start_leaves_no_survivor(rig: Rig) -> None:
+    """The child may not have joined its groups yet, and be root still."""
+    client = rig.connect()
+    client.open()
+    argv, sources = rig.wrap("/bin/sleep", "600")
+    for _ in range(10):
+        started = [client.jail(*argv, sources=tuple(sources))[1] for _ in range(3)]
+        assert client.ask(Op.KILL, pid=0).numbers["survivors"] == 0
+        assert not any(_alive(pidfd) for pidfd in started)
+        assert client.ask(Op.STATE).numbers["processes"] == 0
+        client.let_go()
+
+
 def test_one_jail_of_two_can_be_killed(rig: Rig) -> None:
     client = rig.connect()
     client.open()

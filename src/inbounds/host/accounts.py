@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from inbounds.host import groups
 from inbounds.host.protocol import uid_of
 
 TOOLS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
@@ -100,15 +101,11 @@ def leftovers(uid: int) -> list[str]:
     return [f"process {pid}" for pid in _processes(uid)] + list(_files(uid))
 
 
-def _processes(uid: int) -> Iterator[int]:
+def _processes(uid: int) -> Iterator[str]:
     for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{name}/status", encoding="utf-8", errors="replace") as file:
-                [line] = [line for line in file if line.startswith("Uid:")]
-        except (OSError, ValueError):
-            continue  # it ended between the listing and the reading
-        if str(uid) in line.split()[1:]:  # real, effective, saved, of the file system
-            yield int(name)
+        state, uids = groups.status(name)
+        if uid in uids and state not in {"", "Z", "X"}:  # one that waits for its parent executes nothing
+            yield name
 
 
 def _files(uid: int) -> Iterator[str]:

@@ -22,6 +22,7 @@ from inbounds.host.slots import Paths, Record, Refused, Slot
 from inbounds.host.watchdog import Watchdog
 
 FREEZE_SECONDS = 2.0  # 1,000 processes freeze in 50 ms; one in an uninterruptible wait may take seconds
+END_SECONDS = 20.0  # for a killed process to end; the kernel takes milliseconds unless it waits for a disk
 EXECUTED_ON = ("/", "/usr")  # file systems whose programs a jail may execute, beside its volume's
 DEADLINE_MS_MAX = 400 * 86_400_000  # no run is longer than a year
 ATTACHED_MS = 60_000  # how long a slot lives at least after ATTACH: its old deadline may be past
@@ -259,9 +260,9 @@ class Session:
         assert slot is not None
         try:
             self.watchdog.clear(slot.number)
+            self.kill_all(slot)
             if self.events:
                 events, self.events = self.events, None
-                slot.kill()
                 events.close()  # all that happened is told, then the volume is let go
             how()
         finally:
@@ -302,16 +303,34 @@ class Session:
     def kill(self, slot: Slot, pid: int) -> int:
         """One jail or, with 0, all that the slot has; how many processes are left."""
         if pid == 0:
-            left = slot.kill()
+            left = self.kill_all(slot)
             self.frozen = self.frozen and left > 0
-            self.reap()
             return left
         if pid not in self.jails:
             raise Refused(errno.ESRCH, f"{pid} is no jail of this slot")
-        signal.pidfd_send_signal(self.jails[pid], signal.SIGKILL)
-        os.waitid(os.P_PIDFD, self.jails[pid], os.WEXITED | os.WNOWAIT)
+        self.end([pid])
+        return int(pid in self.jails)
+
+    def kill_all(self, slot: Slot) -> int:
+        """Also those that are on their way into the slot's groups, and root still; how many processes are left."""
+        for pidfd in self.jails.values():
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        left = slot.kill()
+        self.end(list(self.jails))
+        return left
+
+    def end(self, pids: list[int]) -> None:
+        """Kill these jails' outer processes, wait for them (for a bounded time), and end what they leave behind."""
+        ended, until = select.poll(), time.monotonic() + END_SECONDS
+        for pid in pids:
+            signal.pidfd_send_signal(self.jails[pid], signal.SIGKILL)
+            ended.register(self.jails[pid], select.POLLIN)
+        left = len(pids)
+        while left and time.monotonic() < until:
+            for fd, _ in ended.poll(100):
+                ended.unregister(fd)
+                left -= 1
         self.reap()
-        return 0
 
     def reap(self) -> None:
         """Wait for whatever has ended, and end what it left behind.
