@@ -17,6 +17,7 @@ pytestmark = needs_root
 
 SLOT = 71
 UID = uid_of(SLOT)
+OWN = {f"inbounds-slot-{SLOT}", f"inbounds-probe-{os.getpid()}"}
 EAT = "import sys; data = bytearray(int(sys.argv[1])); data[::4096] = b'x' * len(data[::4096]); print(len(data))"
 COUNT = "import os\nfd = os.open('n', os.O_WRONLY)\nn = 0\nwhile True:\n    n += 1\n    os.pwrite(fd, b'%d' % n, 0)"
 BUSY = "import time; t = time.monotonic()\nwhile time.monotonic() < t + 2: pass\nprint(time.process_time())"
@@ -27,7 +28,7 @@ def _nothing_left() -> Iterator[None]:
     before = set(Path("/sys/fs/cgroup").glob("**/inbounds-*"))
     assert Group.find(SLOT) is None, "a former test left the group of its slot"
     yield
-    left = {p for p in Path("/sys/fs/cgroup").glob("**/inbounds-*") if f"slot-{SLOT}" in p.name or "probe" in p.name}
+    left = {p for p in Path("/sys/fs/cgroup").glob("**/inbounds-*") if p.name in OWN}
     assert not left - before
     assert not alive(UID)
 

@@ -38,6 +38,7 @@ OPEN_EXEC, OVERFLOW, ON_DIRECTORY = 0x1000, 0x4000, 0x40000000
 CLOEXEC, NONBLOCK, BY_NAME = 1, 2, 0xC00  # fanotify_init: directory handle and name
 ADD, FILE_SYSTEM = 1, 0x100  # fanotify_mark
 EVENT = struct.Struct("=IBBHQii")
+HANDLE = struct.Struct("=Ii")  # bytes and kind, before the handle itself
 HANDLE_AT = EVENT.size + 4 + 8  # behind the header of the information and the number of the file system
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -114,10 +115,10 @@ class Events:
             self._backlog.append((data, {pid: self._whose(pid) for pid in {event[2] for event in _events(data)}}))
             self._held += len(data)
         active = self._held > before
-        for group in self._groups[1:]:
-            for _, fd, pid, _ in _events(_read(group, EXEC_BYTES)):
+        for group in self._groups[1:] if len(self._out) < BATCH_BYTES else ():
+            for mask, fd, pid, _ in _events(_read(group, EXEC_BYTES)):
                 active = True
-                self._tell_executed(fd, pid)
+                self._tell_executed(mask, fd, pid)
         if self._flush() and self._backlog:
             data, whose = self._backlog.popleft()
             self._held -= len(data)
@@ -152,9 +153,8 @@ class Events:
 
     def _tell(self, mask: int, pid: int, whose: int, information: bytes) -> None:
         if mask & OVERFLOW:
-            self.lost += 1
             self._directories.clear()  # a directory that was renamed may be among what was lost
-            self._add(INCOMPLETE, 0, b"")
+            self._lost()
             return
         what, directory = MASKS[mask & 0xFFF], mask & ON_DIRECTORY
         if directory:
@@ -165,7 +165,14 @@ class Events:
         if directory and what & (MOVED_FROM | MOVED_TO | DELETED):
             self._directories.clear()
 
-    def _tell_executed(self, fd: int, pid: int) -> None:
+    def _lost(self) -> None:
+        self.lost += 1
+        self._add(INCOMPLETE, 0, b"")
+
+    def _tell_executed(self, mask: int, fd: int, pid: int) -> None:
+        if mask & OVERFLOW or fd < 0:  # or no descriptor could be opened
+            self._lost()
+            return
         try:
             if self._whose(pid) == 0:
                 self._add(EXECUTED, pid, os.readlink(f"/proc/self/fd/{fd}".encode()))
@@ -174,7 +181,9 @@ class Events:
 
     def _path(self, information: bytes) -> tuple[bytes, int]:
         """Path relative to the volume, with PARTIAL or 0. A directory's is what it is called now."""
-        size, kind = struct.unpack_from("=Ii", information)
+        if len(information) < HANDLE.size:
+            return b"", PARTIAL  # of a file that is in no directory
+        size, kind = HANDLE.unpack_from(information)
         handle, name = information[8 : 8 + size], information[8 + size :].partition(b"\0")[0]
         directory = self._directories.get(information[: 8 + size])
         if directory is None:
@@ -209,8 +218,9 @@ class Events:
 
     def _await(self) -> None:
         """What `fileno` is readable for: new events where there is room, room in the pipe where something waits."""
-        for group in self._groups:
-            self._poll.modify(group, select.EPOLLIN if self._held < BACKLOG_BYTES_MAX else 0)
+        rooms = [self._held < BACKLOG_BYTES_MAX, len(self._out) < BATCH_BYTES]
+        for group, room in zip(self._groups, rooms, strict=False):
+            self._poll.modify(group, select.EPOLLIN if room else 0)
         waits = bool(self._out or self._backlog)
         if waits and not self._polls_pipe:
             self._poll.register(self._pipe, select.EPOLLOUT)

@@ -86,8 +86,8 @@ def present(slot: int, *, table: bytes = TABLE) -> Dropped | None:
     for chain, _, expressions in _rules(slot, table):
         rest = [(name, data) for name, data in expressions if name != b"counter"]
         uid = int.from_bytes(dict(rest).get(b"cmp", {}).get(3, b"")[-4:], sys.byteorder)
-        if rest == [(name, _parsed(data)) for name, data in _user(uid) if name != b"counter"]:
-            counter = dict(expressions)[b"counter"]
+        counter = dict(expressions).get(b"counter")
+        if counter and rest == [(name, _parsed(data)) for name, data in _user(uid) if name != b"counter"]:
             found[chain] = Dropped(uid, int.from_bytes(counter[2]), int.from_bytes(counter[1]))
     if set(found) != set(CHAINS) or len({held.uid for held in found.values()}) > 1:
         return None

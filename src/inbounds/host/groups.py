@@ -5,6 +5,7 @@ never used: a SIGKILL waits there for the thaw. Knows nothing of runs, volumes o
 """
 
 import contextlib
+import errno
 import os
 import re
 import select
@@ -32,6 +33,7 @@ KINDS = {
 LEAST = {"memory": 1 << 20, "swap": 0, "processes": 1, "cpu": 1, "io": 0}  # less, and no jail could run at all
 PROBE = {"memory": 1 << 26, "swap": 1 << 24, "processes": 10, "cpu": 50, "io": 1 << 24}
 ENFORCED = "enforced"
+GONE = {errno.ENOENT, errno.ESRCH, errno.ENODEV}  # a process that has ended, a group that was removed meanwhile
 STATUS = re.compile(r"^State:\t(\w).*?^Uid:\t([\d\t]+)", re.DOTALL | re.MULTILINE)
 
 
@@ -193,10 +195,13 @@ class Group:
         in the other hierarchies and by its user. An empty group is thawed, so that it can be used again.
         """
         until = time.monotonic() + seconds
-        with contextlib.suppress(FileNotFoundError):  # before 5.14: the loop below does it
+        try:
             if self.unified:
                 _write(f"{self.unified}/cgroup.kill", "1")
                 self._event(b"populated 0", seconds)
+        except OSError as error:
+            if error.errno not in GONE:  # there is none before 5.14: the loop below does it
+                raise
         if left := self._survivors():
             with self._no_births():
                 while left and time.monotonic() < until:
@@ -204,8 +209,9 @@ class Group:
                         self._signal(pid)
                     time.sleep(0.002)
                     left = self._survivors()
-        if self.unified and not left:
-            _write(f"{self.unified}/cgroup.freeze", "0")
+        with contextlib.suppress(FileNotFoundError):  # removed by who was faster
+            if self.unified and not left:
+                _write(f"{self.unified}/cgroup.freeze", "0")
         return len(left)
 
     def _survivors(self) -> set[int]:
@@ -340,11 +346,11 @@ def status(pid: int | str) -> tuple[str, list[int]]:
     return (found[1], [int(uid) for uid in found[2].split()]) if found else ("", [])
 
 
-def _owner(pid: int) -> int:
+def _owner(pid: int) -> int | None:
     try:
         return os.stat(f"/proc/{pid}").st_uid
     except FileNotFoundError:
-        return -1
+        return None
 
 
 def _executes(pid: int) -> bool:
@@ -362,8 +368,10 @@ def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read(FILE_BYTES_MAX)
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
+    except OSError as error:
+        if error.errno in GONE:
+            return ""
+        raise
 
 
 def _write(path: str, text: str) -> None:
