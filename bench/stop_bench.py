@@ -88,7 +88,8 @@ def taken(action: Callable[[], object]) -> float:
 
 
 def alive(uid: int) -> int:
-    """Processes of this user that may execute still."""
+    """Processes of this user that may execute still; the load never ends, those on their way to state Z do at once."""
+    time.sleep(0.5)
     found = 0
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -164,7 +165,7 @@ def hardened(bomb: bool, count: int) -> dict[str, float]:
     with grouped(bomb, count) as group:
         direct = taken(lambda: left.append(group.kill()))
         if left[1] or alive(USER):
-            raise SystemExit("survivors")
+            raise SystemExit(f"{left[1]} survivors by our count, {alive(USER)} by another")
     return {"freeze": first, "kill when frozen": second, "freeze and kill": first + second, "kill when running": direct}
 
 

@@ -30,7 +30,7 @@ def _nothing_left() -> Iterator[None]:
     yield
     left = {p for p in Path("/sys/fs/cgroup").glob("**/inbounds-*") if p.name in OWN}
     assert not left - before
-    assert not alive(UID)
+    assert until(lambda: not alive(UID), 2)
 
 
 def _supported(*kinds: str) -> None:
@@ -150,8 +150,10 @@ def test_no_one_of_a_thousand_survives(bomb: int, frozen: bool) -> None:
             assert set(alive(UID)) == before, "somebody was born in a frozen group"
             assert len(before) >= 1000
         assert made.kill() == 0
-        assert alive(UID) == []
         assert made.count() == 0
+        assert until(lambda: not alive(UID), 2), (
+            "who has let go of all is still on its way to state Z; the load never ends"
+        )
 
 
 def test_who_is_not_in_the_group_is_found_by_his_user() -> None:
@@ -161,7 +163,6 @@ def test_who_is_not_in_the_group_is_found_by_his_user() -> None:
             assert made.kill() == 0
             assert outside.wait(10) == -signal.SIGKILL
             assert foreign.poll() is None, "another slot's user was hit"
-    assert alive(UID) == []
 
 
 def test_one_whose_first_thread_has_ended_lives_still() -> None:

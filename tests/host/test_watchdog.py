@@ -164,7 +164,7 @@ def test_a_slot_dies_at_its_deadline_without_any_supervisor() -> None:
             assert time.monotonic() - began >= 0.9
             dog.handle()
             assert load.wait(10) == -signal.SIGKILL
-            assert not alive(uid_of(SLOT))
+            assert until(lambda: not alive(uid_of(SLOT)), 2)
             assert not select.select([dog.fileno()], [], [], 1.2)[0], "it is over"
         finally:
             dog.close()
