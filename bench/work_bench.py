@@ -104,7 +104,7 @@ def outside(work: Path, argv: list[str], env: dict[str, str]) -> Taken:
     """Without a jail; as this user, because the jail's may not reach this interpreter."""
     told = subprocess.run(
         [jail_python(), "-I", "-S", "-c", TIMER, *argv], cwd=work, env=env, check=True, capture_output=True,
-        timeout=SECONDS_MAX,
+        timeout=SECONDS_MAX, start_new_session=True,  # as inside: the kernel shares CPUs between sessions
     )  # fmt: skip
     return taken(told.stdout)
 
@@ -168,7 +168,7 @@ def main() -> None:
             "outside_s": round(middle[0], 4), "inside_s": round(middle[1], 4), "ratio": round(clock, 3),
             "cpu_ratio": round(cpu, 3),
         }  # fmt: skip
-        met = "met" if clock <= BAR else "NOT met"
+        met = "met" if max(clock, cpu) <= BAR else "NOT met"  # a busy machine's clock is as much about others
         times = f"outside {middle[0]:7.3f} s   inside {middle[1]:7.3f} s"
         print(f"{name:<14} {times}   {clock:5.3f} x (CPU {cpu:5.3f} x)   ≤ {BAR} x: {met}")
     load = [before, os.getloadavg()[0]]
