@@ -310,18 +310,27 @@ def traces(paths: Paths | None = None) -> dict[str, list[str]]:
     }
 
 
-def slot_traces(slot: int) -> dict[str, list[str]]:
-    """What there is of one slot: its account, its groups, its rules."""
+def slot_traces(slot: int, paths: Paths) -> dict[str, list[str]]:
+    """What there is of one slot of this service: its account, its groups. Another service may have the number by now."""
     with open("/etc/passwd") as users, open("/etc/group") as groups:
-        lines = [*users, *groups]
-    name = f"inbounds-run-{slot}"
+        lines = [line for line in [*users, *groups] if line.startswith(f"inbounds-run-{slot}:")]
+    if len(lines) == 2 and paths.mark not in lines[0]:
+        return NOTHING
     cgroups = [
         os.path.join(top, found)
         for top, directories, _ in os.walk("/sys/fs/cgroup")
         for found in directories
         if found == f"inbounds-slot-{slot}"
     ]
-    return {"accounts": [line for line in lines if line.startswith(f"{name}:")], "cgroups": cgroups}
+    return {"accounts": lines, "cgroups": cgroups}
+
+
+def gone(slot: int, paths: Paths) -> bool:
+    """Whether nothing of the slot is left; waits, because another service may be taking the number just now."""
+    until = time.monotonic() + SECONDS
+    while slot_traces(slot, paths) != NOTHING and time.monotonic() < until:
+        time.sleep(0.05)
+    return slot_traces(slot, paths) == NOTHING
 
 
 NOTHING: dict[str, list[str]] = {"accounts": [], "cgroups": []}

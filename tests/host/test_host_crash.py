@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hostrig import NOTHING, Client, Gone, Rig, slot_traces, traces
+from hostrig import Client, Gone, Rig, gone, slot_traces, traces
 
 from inbounds.host import protocol, slots
 from inbounds.host.protocol import Op, Phase
@@ -43,7 +43,7 @@ def _again(rig: Rig, *, whole: bool) -> None:
 
 def _nothing_left(rig: Rig, number: int) -> None:
     assert slots.records(rig.paths) == {}
-    assert slot_traces(number) == NOTHING
+    assert gone(number, rig.paths)
     rig.until(lambda: traces(rig.paths) == {"mounts": [rig.paths.run], "loops": []}, "unmounted volumes")
     assert os.listdir(f"{rig.paths.state}/slots") in ([], [str(number)])
     client = rig.connect()
@@ -52,7 +52,7 @@ def _nothing_left(rig: Rig, number: int) -> None:
 
 
 def _adopted(rig: Rig, number: int) -> None:
-    there = slot_traces(number)
+    there = slot_traces(number, rig.paths)
     assert len(there["accounts"]) == 2
     assert there["cgroups"] == []
     assert traces(rig.paths)["mounts"] == [rig.paths.run]
@@ -61,7 +61,7 @@ def _adopted(rig: Rig, number: int) -> None:
     client.slot = number
     assert (Path(protocol.view_of(number, rig.paths.run)) / "work").read_text() == "kept"
     assert client.ask(Op.DISCARD).errno == 0
-    assert slot_traces(number) == NOTHING
+    assert gone(number, rig.paths)
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["service", "session"])

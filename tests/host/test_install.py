@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hostrig import MIB, NOTHING, SECONDS, Client, root_or_skip, slot_traces
+from hostrig import MIB, SECONDS, Client, gone, root_or_skip
 
 from inbounds.host import install as installing
 from inbounds.host import protocol, slots
@@ -109,7 +109,7 @@ def test_installed_twice_and_uninstalled_twice_the_host_is_as_before(places: Pla
         client.close()
         uninstall(places)
         assert _settled(before), (_host(), before)
-        assert slot_traces(client.slot) == NOTHING
+        assert gone(client.slot, places.paths)
         assert uninstall(places) == {"slots": 0, "group": False}
 
 
@@ -184,7 +184,7 @@ def test_uninstall_destroys_nothing_unasked(places: Places) -> None:
     client.jail("/bin/sleep", "600")
     uninstall(places, force=True)
     client.close()
-    assert slot_traces(client.slot) == NOTHING
+    assert gone(client.slot, places.paths)
     assert _settled({**before, "accounts": []})
 
 
@@ -204,7 +204,7 @@ def test_uninstall_behind_a_service_that_was_killed(places: Places) -> None:
     assert again["slots"][0]["phase"] == "kept"
     os.kill(installing.running(places), 9)
     uninstall(places, force=True)
-    assert slot_traces(client.slot) == NOTHING
+    assert gone(client.slot, places.paths)
     assert not os.path.exists(places.paths.run)
 
 
@@ -312,4 +312,4 @@ def test_a_damaged_record_goes_with_the_rest(places: Places) -> None:
         time.sleep(0.02)
     Path(places.paths.of(client.slot), "state").write_bytes(b"damaged")
     uninstall(places, force=True)
-    assert slot_traces(client.slot) == NOTHING
+    assert gone(client.slot, places.paths)

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from hostrig import MIB, NOTHING, OPERATOR, OTHER, SECONDS, Client, Gone, Rig, as_user, slot_traces, traces
+from hostrig import MIB, OPERATOR, OTHER, SECONDS, Client, Gone, Rig, as_user, gone, slot_traces, traces
 
 from inbounds.host import jailer, protocol
 from inbounds.host.protocol import Op
@@ -85,7 +85,7 @@ def test_it_joins_every_group_before_it_executes(rig: Rig) -> None:
     client = _client(rig)
     said = client.run("/bin/cat", "/proc/self/cgroup")
     joined = [line for line in said.splitlines() if line.endswith(f"/inbounds-slot-{client.slot}")]
-    assert len(joined) == len(slot_traces(client.slot)["cgroups"]) >= 1
+    assert len(joined) == len(slot_traces(client.slot, rig.paths)["cgroups"]) >= 1
 
 
 def test_the_process_ceiling_holds_for_what_no_jail_is_around(rig: Rig) -> None:
@@ -266,7 +266,7 @@ def test_nothing_of_a_jail_is_left_in_the_hosts_mounts(rig: Rig) -> None:
     again = rig.connect()
     assert again.ask(Op.ATTACH, client.slot).errno in (0, errno.EBUSY)
     rig.until(lambda: again.ask(Op.DISCARD, client.slot).errno == 0, "the slot's end")
-    assert slot_traces(client.slot) == NOTHING
+    assert gone(client.slot, rig.paths)
     rig.until(lambda: traces(rig.paths) == before, "a host as before")
 
 
