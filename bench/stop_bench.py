@@ -208,7 +208,7 @@ def bare_namespace(bomb: bool, count: int) -> dict[str, float]:
 
 def rootless(bomb: bool, count: int) -> dict[str, float]:
     """A real jail with the load in it, killed as a stop kills it."""
-    scratch = Path(tempfile.mkdtemp(prefix="inbounds-bench-"))
+    scratch = Path(tempfile.mkdtemp(prefix="inbounds-stop-bench-"))
     try:
         limits = JailLimits(processes=count + SPARE, memory_bytes=MEMORY)
         argv = (jail_python(), "-I", "-c", LOAD, str(int(bomb)), str(count))
@@ -226,7 +226,7 @@ def rootless(bomb: bool, count: int) -> dict[str, float]:
         finally:
             jail.kill()
     finally:
-        shutil.rmtree(scratch)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def measured(rounds: int, count: int) -> list[dict[str, object]]:

@@ -147,7 +147,9 @@ def test_no_one_of_a_thousand_survives(bomb: int, frozen: bool) -> None:
             assert made.freeze(10)
             before = set(alive(UID))
             time.sleep(0.1)
-            assert set(alive(UID)) == before, "somebody was born in a frozen group"
+            after = set(alive(UID))
+            assert not after - before, "somebody was born in a frozen group"
+            assert len(after) >= 1000, "somebody died of being frozen"
             assert len(before) >= 1000
         assert made.kill() == 0
         assert made.count() == 0
