@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inbounds.host import accounts, handles, protocol, slots
+from inbounds.host import filter as packets
 from inbounds.host.protocol import Mechanism, Op, Phase
 from inbounds.host.service import GROUP, KEPT_CAPABILITIES, SERVICE
 from inbounds.host.slots import Paths
@@ -353,6 +354,9 @@ def uninstall(places: Places, *, force: bool = False) -> dict[str, Any]:
         accounts.tool("systemctl", "disable", UNIT_NAME)
         os.unlink(places.unit)
         accounts.tool("systemctl", "daemon-reload")
+    with slots.without_filter():
+        if not any(packets.present(number) for number in range(protocol.SLOTS)):  # another service's rules stay
+            packets.remove_all()
     for path in (paths.run, paths.state, places.library, f"{places.library}.new", f"{places.library}.old"):
         if os.path.isdir(path):
             shutil.rmtree(path)

@@ -36,6 +36,7 @@ KILL_SECONDS = 5.0  # nobody may wait for this process long
 LOOK_SECONDS = 5.0  # how often this process looks for slots that nobody holds, or whose deadline is past
 GRACE_MS = 10_000  # how late a session may be before this process kills for it
 RUN_BYTES, RUN_INODES = 4 << 20, 4096  # mount points, the socket, and a log where no systemd takes it
+LOG_BYTES_MAX = 1 << 20  # where no systemd takes it: begun anew beyond that
 DESCRIPTORS = 2048  # of one process: a request may bring 253
 SERVICE = slots.ALLOCATION + 1  # the byte of the lock file that stands for being the service
 
@@ -269,6 +270,9 @@ class Service:
 
     def look(self) -> None:
         """Kill where a session lets its deadline pass, whatever hangs it; undo, in a child, what a dead one left."""
+        about = os.fstat(2)
+        if stat.S_ISREG(about.st_mode) and about.st_size > LOG_BYTES_MAX:
+            os.ftruncate(2, 0)
         now = time.time() * 1000
         for number, record in slots.records(self.paths).items():
             if record.phase == Phase.OPEN and record.deadline_ms + GRACE_MS < now:

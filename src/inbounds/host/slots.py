@@ -216,7 +216,7 @@ class Slot:
             io_bytes_per_second=record.io_bytes_per_second,
         )
         self._step("group")
-        with _without_filter():
+        with without_filter():
             filter.drop(self.number, self.uid, self.group.identity())
         self._step("filter")
         if make:
@@ -247,7 +247,7 @@ class Slot:
         found = Mechanism.USER | Mechanism.IMAGE | Mechanism.ACL | Mechanism.WATCHDOG
         if self.record.flags & Flag.ENCRYPT:
             found |= Mechanism.ENCRYPTED
-        with _without_filter():
+        with without_filter():
             found |= Mechanism.FILTER if filter.present(self.number) else Mechanism(0)
         if self.group is not None:
             found |= Mechanism.FREEZE if self.group.unified else Mechanism(0)
@@ -285,7 +285,7 @@ class Slot:
         if self.group is not None and not self.group.remove():
             raise OSError(errno.EBUSY, f"{survivors} processes of slot {self.number} do not end")
         self.group = None
-        with _without_filter():
+        with without_filter():
             filter.lift(self.number)
 
     def _write_out(self) -> None:
@@ -337,7 +337,7 @@ class Slot:
 
 
 @contextlib.contextmanager
-def _without_filter() -> Iterator[None]:
+def without_filter() -> Iterator[None]:
     """A kernel without nf_tables has nothing to filter with: the slot's mechanisms say so, its client decides."""
     try:
         yield
