@@ -2,11 +2,13 @@
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from inbounds.contracts.errors import HostError
+from inbounds.store.descent import delete_tree
 from inbounds.store.salvage import HALF, Room, copy_out
 
 MIB = 1 << 20
@@ -42,9 +44,16 @@ def test_files_come_along_and_none_can_be_executed(source: Path, tmp_path: Path)
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
-def test_a_tree_deeper_than_a_path_can_be(tmp_path: Path) -> None:
-    levels = 3_000
-    source, target = tmp_path / "source", tmp_path / "target"
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """Source and target of a tree that nothing but our own code can delete."""
+    yield tmp_path / "source", tmp_path / "target"
+    for name in ("source", "target"):
+        delete_tree(str(tmp_path / name))
+
+
+def test_a_tree_deeper_than_a_path_can_be(deep: tuple[Path, Path]) -> None:
+    levels, (source, target) = 3_000, deep
     source.mkdir()
     here = os.open(source, os.O_RDONLY)
     for _ in range(levels):
