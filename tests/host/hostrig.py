@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from inbounds.host import protocol
+from inbounds.host import filter as packets
+from inbounds.host import protocol, slots
 from inbounds.host.protocol import NO_SLOT, Op, Reply
 from inbounds.host.slots import Paths, recover
 from inbounds.sandbox.host import bubblewrap
@@ -322,7 +323,10 @@ def slot_traces(slot: int, paths: Paths) -> dict[str, list[str]]:
         for found in directories
         if found == f"inbounds-slot-{slot}"
     ]
-    return {"accounts": lines, "cgroups": cgroups}
+    rules = []
+    with slots.without_filter():
+        rules = [f"drop {held.uid}"] if (held := packets.present(slot)) else []
+    return {"accounts": lines, "cgroups": cgroups, "rules": rules}
 
 
 def gone(slot: int, paths: Paths) -> bool:
@@ -333,4 +337,4 @@ def gone(slot: int, paths: Paths) -> bool:
     return slot_traces(slot, paths) == NOTHING
 
 
-NOTHING: dict[str, list[str]] = {"accounts": [], "cgroups": []}
+NOTHING: dict[str, list[str]] = {"accounts": [], "cgroups": [], "rules": []}

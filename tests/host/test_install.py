@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pwd
 import secrets
 import shutil
 import subprocess
@@ -16,7 +15,6 @@ from pathlib import Path
 import pytest
 from hostrig import MIB, SECONDS, Client, gone, root_or_skip
 
-from inbounds.host import filter as packets
 from inbounds.host import install as installing
 from inbounds.host import protocol, slots
 from inbounds.host.install import CannotError, Places, install, status, uninstall
@@ -54,19 +52,8 @@ def _host() -> dict[str, object]:
         "accounts": [line for line in accounts if "inbounds-t" in line or "inbounds-install-test" in line],
         "processes": [line for line in _commands() if "inbounds-install-test" in line],
         "libraries": [name for name in os.listdir("/usr/local/lib") if name.startswith("inbounds-host")],
-        "rules": [slot for slot, mark in _marks().items() if "inbounds-install-test" in mark and packets.present(slot)],
         "units": os.path.exists(f"/etc/systemd/system/{installing.UNIT_NAME}"),
         "loops": [name for name in _backing_files() if "inbounds-install-test" in name],
-    }
-
-
-def _marks() -> dict[int, str]:
-    accounts = [pwd.getpwall()] if os.getuid() == 0 else []
-    return {
-        account.pw_uid - protocol.FIRST_UID: account.pw_gecos
-        for found in accounts
-        for account in found
-        if account.pw_name.startswith("inbounds-run-")
     }
 
 

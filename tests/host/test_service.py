@@ -59,6 +59,7 @@ def test_a_slots_whole_life_leaves_nothing(rig: Rig) -> None:
     assert opened.numbers["uid"] == protocol.uid_of(client.slot) == opened.numbers["gid"]
     there = slot_traces(client.slot, rig.paths)
     assert len(there["accounts"]) == 2  # a user and a group
+    assert bool(there["rules"]) == bool(opened.numbers["mechanisms"] & Mechanism.FILTER)
     assert traces(rig.paths) != before
     image = Path(rig.paths.of(client.slot)) / "volume" / "image"
     about = image.stat()
