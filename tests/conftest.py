@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Test files import what stands beside them by its bare name, so such names are unique below tests/.
 sys.path[:0] = [str(ROOT / "tools"), *sorted(str(p) for p in (ROOT / "tests").iterdir() if p.is_dir())]
 
-import record  # noqa: E402 - tools/ is no package; the lines above make it reachable
+import leftovers  # noqa: E402 - tools/ is no package; the lines above make it reachable
+import record  # noqa: E402 - the same
 
 WITHOUT = "INBOUNDS_TEST_WITHOUT"
 
@@ -131,6 +132,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Removed(mechanism))
     if not os.environ.get(WITHOUT):
         config.pluginmanager.register(Marks(config))
+        config.pluginmanager.register(leftovers.Leftovers(config))  # with a mechanism off, more may be left
 
 
 def pytest_report_header() -> str:
