@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -266,14 +267,11 @@ def until(condition: Any, seconds: float = SECONDS) -> bool:
 
 @pytest.mark.parametrize("half", ["control", "attack"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_drill_that_is_ended_leaves_nothing(tmp_path: Path, half: str, number: signal.Signals) -> None:
+def test_a_drill_that_is_ended_leaves_nothing(tmp_path: Path, place: Path, half: str, number: signal.Signals) -> None:
     mark = MARK.format(os.getpid() % 1_000_000)
     long = LONG.replace("{mark}", mark)
     sources = (long, WRITE) if half == "control" else (WRITE, long)
     case = write_case(tmp_path, *sources, NEEDS=("listener", "victim"), DEADLINE_S=100)
-    place = tmp_path / "tmp"
-    place.mkdir()
-    place.chmod(0o711)
     drill = subprocess.Popen(
         [sys.executable, "-m", "inbounds.drill", str(case)],
         stdout=subprocess.DEVNULL,
@@ -295,3 +293,13 @@ def test_a_drill_that_is_ended_leaves_nothing(tmp_path: Path, half: str, number:
         drill.wait()
         for pid in processes(mark):
             os.kill(pid, signal.SIGKILL)
+
+
+def test_a_place_too_long_for_sockets_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with pytest.raises(HostError) as raised, Drill(Ground(), choose("rootless", "test")):
+        pass
+    assert raised.value.fix == "export TMPDIR=/tmp"
+    assert not list(deep.iterdir())

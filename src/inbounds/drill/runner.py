@@ -6,7 +6,6 @@ death, and a sweeper deletes the scratch directory. Knows nothing of surfaces.
 
 import builtins
 import os
-import secrets
 import socket
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from inbounds.store.descent import delete_tree
 JOBS_MAX = 16
 JOBS_DEFAULT = 4  # more than the processors: half of a case is waiting
 WORDS_MAX = 400
+PATH_BYTES_MAX = 107 - len("/1000/outside/s")  # sun_path (unix(7))
 PROVEN, NO_CONTROL, INCONCLUSIVE, ESCAPED = "proven", "NO CONTROL", "INCONCLUSIVE", "ESCAPED"
 
 
@@ -76,7 +76,14 @@ class Drill:
     def __enter__(self) -> Self:
         """Make the scratch directory, its sweeper, and the drill's repository."""
         self.directory = Path(os.path.realpath(tempfile.mkdtemp(prefix="inbounds-drill-")))
-        self.directory.chmod(0o711)  # jails of another user number pass through it
+        if len(os.fsencode(self.directory)) > PATH_BYTES_MAX:
+            self.directory.rmdir()
+            raise HostError(
+                f"{self.directory} is too long a place for sockets",
+                expected=f"at most {PATH_BYTES_MAX} bytes",
+                fix="export TMPDIR=/tmp",
+            )
+        self.directory.chmod(0o711)  # jails of another user number pass through it, and nobody lists it
         self._sweeper = subprocess.Popen(
             [sys.executable, "-m", "inbounds.drill.sweeper", str(self.directory)],
             stdin=subprocess.PIPE,
@@ -170,7 +177,7 @@ class Drill:
         with self._lock:
             self._count += 1
             number = self._count
-        directory = self.directory / f"{number}-{secrets.token_hex(8)}"
+        directory = self.directory / str(number)
         return Arena(directory, case.needs, stopping=self._stopping)
 
 
