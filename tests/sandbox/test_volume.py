@@ -204,7 +204,8 @@ def test_links_out_are_kept_as_links_and_named(world, monkeypatch):
     assert volume.snapshot().links_out == ("billing/up",)
 
 
-def test_a_directory_swapped_for_a_link_is_not_followed(world, monkeypatch):
+@pytest.mark.parametrize("step", ["scan", "look", "lines"])
+def test_a_directory_swapped_for_a_link_is_not_followed(world, monkeypatch, step):
     """Between the look and the reading, as a process that is still alive could do it."""
     volume = world.prepare()
     root = world.place / "ws" / "rw" / "billing"
@@ -213,19 +214,29 @@ def test_a_directory_swapped_for_a_link_is_not_followed(world, monkeypatch):
     (outside / "key").write_text("private")
     (root / "sub").mkdir()
     (root / "sub" / "key").write_text("private")
-    look = snapshot.walk.scan
+    if step == "scan":
+        volume = Volume.open(world.store, os.fspath(world.place / "ws"))
+    module = snapshot.listing if step == "lines" else snapshot.walk
+    real, swapped = getattr(module, step), []
 
-    def scan_then_swap(handle, limits):
-        found = look(handle, limits)
-        os.rename(root / "sub", root / "gone")
-        (root / "sub").symlink_to(outside)
+    def look_then_swap(*args):
+        found = real(*args)
+        if not swapped:
+            swapped.append(os.rename(root / "sub", root / "gone"))
+            (root / "sub").symlink_to(outside)
         return found
 
-    monkeypatch.setattr(snapshot.walk, "scan", scan_then_swap)
+    monkeypatch.setattr(module, step, look_then_swap)
     taken = volume.snapshot()
-    assert not taken.complete
-    assert "billing/sub/key" in taken.why
+    assert swapped
     assert "billing/sub/key" not in {node.path for node in world.store.ls(taken.tree)}
+    if step == "scan":
+        assert not taken.complete
+        assert "billing/sub/key" in taken.why
+    else:  # noticed, and so all was looked at once more, now as it stands
+        assert taken.complete
+        assert changes(taken) == [("A", "billing/gone/key"), ("A", "billing/sub")]
+        assert taken.links_out == ("billing/sub",)
 
 
 def test_nested_repositories_never_reach_a_tree_nor_run(world):

@@ -4,12 +4,13 @@
 `state/` what snapshots remember. Answers binds as data; knows nothing of namespaces, and never runs what it holds.
 """
 
+import contextlib
 import errno
 import json
 import os
 import posixpath
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from inbounds.contracts.errors import HostError, OperatorError
@@ -167,7 +168,8 @@ class Volume:
                 os.chown(path, self._owner.uid, self._owner.gid, follow_symlinks=False)
         make_throwaway(self.store, tree, self._part.thread, self.root, self._owner)
         if watched:
-            self._snapshots.seed(tree, written)
+            with self._opened() as root:
+                self._snapshots.seed(root, tree, written)
 
     def _fill_read_only(self) -> None:
         target = self._at("ro")
@@ -195,16 +197,23 @@ class Volume:
     def snapshot(self) -> Snapshot:
         """The workspace as a repository-wide tree in the store, compared with the base; INCONCLUSIVE has a reason."""
         with self._one_at_a_time:
-            try:
-                root = os.open(self.root, DIRECTORY)
-            except OSError as error:
-                raise HostError(f"the workspace cannot be opened: {error.strerror}", where=self.root) from error
-            try:
-                return self._snapshots.take(root)
-            except OSError as error:
-                raise HostError(f"the workspace cannot be looked over: {error}", where=self.root) from error
-            finally:
-                os.close(root)
+            with self._opened() as root:
+                try:
+                    return self._snapshots.take(root)
+                except OSError as error:
+                    raise HostError(f"the workspace cannot be looked over: {error}", where=self.root) from error
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        """The thread's directory."""
+        try:
+            root = os.open(self.root, DIRECTORY)
+        except OSError as error:
+            raise HostError(f"the workspace cannot be opened: {error.strerror}", where=self.root) from error
+        try:
+            yield root
+        finally:
+            os.close(root)
 
     def usage(self) -> descent.Usage:
         """Bytes and inodes in use now; the agent may be at work."""

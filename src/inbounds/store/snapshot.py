@@ -8,11 +8,11 @@ import itertools
 import os
 import posixpath
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from inbounds.contracts.errors import HostError
-from inbounds.store import git, walk
+from inbounds.store import git, listing, walk
 from inbounds.store.blobs import BlobWriter
 from inbounds.store.export import export
 from inbounds.store.store import Store
@@ -24,7 +24,11 @@ TICK_NS = 20_000_000
 # What merely running a test suite leaves behind; the lowest precedence, so a repository's own rules overrule it.
 DROPPINGS = "__pycache__/\n*.py[co]\n.pytest_cache/\n.mypy_cache/\n.ruff_cache/\n.hypothesis/\n.coverage\n.coverage.*\n"
 WHY_CHARACTERS_MAX = 4_000  # a journal record is read by people
+DELTA_MAX = 20_000  # lines of a difference that are looked at one by one; beyond, a scan is no slower
 NAMED_MAX = 1_000  # paths listed beside the tree; an agent decides how many there are
+
+
+Held = dict[str, tuple[int, str]]  # a tree's files: mode and blob
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,10 @@ class Part:
 
     thread: str
     protected: tuple[str, ...]
+    _below: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_below", tuple(name + "/" for name in self.protected))
 
     def holds(self, path: str) -> bool:
         """Whether `path` may change."""
@@ -66,11 +74,36 @@ class Part:
 
     def guards(self, path: str) -> bool:
         """Whether `path` is protected, or lies in a protected directory."""
-        return path in self.protected or path.startswith(tuple(name + "/" for name in self.protected))
+        return path.startswith(self._below) or path in self.protected
 
     def repository_path(self, path: str) -> str:
         """A path relative to the directory, as the repository names it."""
         return path if self.thread == "." else f"{self.thread}/{path}"
+
+
+@dataclass(slots=True)
+class _Look:
+    """What stood in the workspace, by repository path, and the listing that was made just before.
+
+    `racy`: written so short before it that a later change could have left the same times.
+    """
+
+    lines: set[bytes]
+    entries: dict[str, Entry]
+    size: int  # bytes of all files
+    ignored: set[str] = field(default_factory=set)
+    guarded: set[str] = field(default_factory=set)
+    racy: set[str] = field(default_factory=set)
+
+    def take(self, entries: dict[str, Entry], gone: Iterable[str], lines: set[bytes]) -> None:
+        """Make it a later look, in which these files are as given, these gone and all others unchanged."""
+        self.lines = lines
+        for path in (*gone, *entries):
+            before = self.entries.pop(path, None)
+            self.size -= before.size if before else 0
+        self.ignored.difference_update(gone)
+        self.entries.update(entries)
+        self.size += sum(entry.size for entry in entries.values())
 
 
 class Snapshots:
@@ -83,11 +116,14 @@ class Snapshots:
         self.stored = 0  # bytes of new content put into the store by all snapshots of this workspace
         self._index = store.index(os.path.join(state, "index"))
         self._base = {node.path: (node.mode, node.blob) for node in store.ls(base_tree, (part.thread,))}
-        self._held: dict[str, tuple[int, str]] | None = None  # None: the index must be loaded again
+        self._above_protected = _above(self._base, part.protected)
+        self._held: Held | None = None  # None: the index must be loaded again
         self._tree = base_tree
         self._known: dict[str, tuple[Entry, str, int]] = {}
         self._ignored: dict[str, bool] = {}
         self._links: dict[str, str] = {}
+        self._look: _Look | None = None  # the last one, where nothing odd was in it
+        self._compared: tuple[str, tuple[Change, ...]] | None = None
         self._rules()
 
     def _rules(self) -> None:
@@ -102,22 +138,47 @@ class Snapshots:
         with open(exclude, "w", encoding="ascii") as file:
             file.write(DROPPINGS)
 
-    def seed(self, tree: str, written: Iterable[tuple[Entry, str]]) -> None:
+    def seed(self, root: int, tree: str, written: Iterable[tuple[Entry, str]]) -> None:
         """The workspace was just written from `tree` and nobody else has seen it yet: these files need no reading.
 
-        HostError if `tree` differs from the base where this workspace may not.
+        `root` is its open directory, the entries' paths are the repository's. HostError if `tree` differs from the
+        base where this workspace may not.
         """
-        beyond = [c.path for c in self._store.diff(self._base_tree, tree) if not self._may(c)]
-        if beyond:
-            raise HostError(f"the tree differs at {beyond[0]!r}", expected="changes of this workspace only")
+        self.refuse_beyond(tree)
         time.sleep(2 * TICK_NS / 1e9)  # so that the first change by anybody gets a later time than these files
         now = time.time_ns()
         self._known = {entry.path: (entry, blob, now) for entry, blob in written}
         self._links.clear()
         self._load(tree)
+        lines = listing.lines(root, self._limits)
+        self._look = self._as_written(lines) if lines else None
+
+    def refuse_beyond(self, tree: str) -> None:
+        """HostError if `tree` differs from the base where this workspace may not."""
+        beyond = [c.path for c in self._store.diff(self._base_tree, tree) if not self._may(c)]
+        if beyond:
+            raise HostError(f"the tree differs at {beyond[0]!r}", expected="changes of this workspace only")
 
     def _may(self, change: Change) -> bool:
         return self._part.holds(change.path) and self._part.holds(change.old_path)
+
+    def _as_written(self, lines: set[bytes]) -> "_Look | None":
+        """What a look at the workspace as it was just written shows; None where a scan might find fault with it."""
+        limits = self._limits
+        entries = {path: entry for path, (entry, _, _) in self._known.items()}
+        files = sum(not line.startswith(b"d") for line in lines)
+        size = sum(entry.size for entry in entries.values())
+        if files != len(entries) or len(lines) > limits.entries_max or size > limits.bytes_max:
+            return None
+        for path, entry in entries.items():
+            if (
+                entry.size > limits.file_bytes_max
+                or path.count("/") >= limits.depth_max
+                or len(path) * 4 > limits.path_bytes_max
+                or (entry.mode == LINK and walk.is_foreign(posixpath.basename(path), LINK))
+            ):
+                return None
+        return _Look(lines, entries, size)
 
     def _load(self, tree: str) -> None:
         self._index.load(tree)
@@ -127,40 +188,65 @@ class Snapshots:
 
     def take(self, root: int) -> Snapshot:
         """Look over the open directory `root` (the thread's) and make the tree; nothing in it is followed or run."""
+        former, self._look = self._look, None  # until all is done: behind an error everything is looked at again
         if self._held is None:
+            former = None
             self._load(self._base_tree)
         held = self._held or {}
         began = time.time_ns()
-        found = walk.scan(root, self._limits)
+        # Before anything else is looked at: whatever changes from here on is in the next listing's difference.
+        lines = listing.lines(root, self._limits)
+        found = Scan()
+        with self._store.writing() as writer:
+            look = changed = None
+            if former and lines:
+                look, changed = self._differing(root, former, lines, held, began=began, writer=writer)
+            if look is None or changed is None:
+                found = walk.scan(root, self._limits)
+                look, changed = self._everything(root, found, lines or set(), held, began=began, writer=writer)
+        removed, added = self._turned(changed, held, found)
+        tree = self._write(removed, added, held)
+        self._links = {path: target for path, target in self._links.items() if path in held}
+        if lines and not found.reasons and not found.foreign:
+            self._look = look
+        return Snapshot(
+            tree=tree,
+            changes=self._changes(tree),
+            complete=not found.reasons,
+            why="; ".join(reason.text() for reason in found.reasons)[:WHY_CHARACTERS_MAX],
+            files=len(look.entries),
+            bytes=look.size,
+            foreign=_shown(self._part.repository_path(path) for path in found.foreign),
+            protected_changed=_shown(sorted(look.guarded)),
+            ignored=_shown(sorted(look.ignored)),
+            links_out=_shown(sorted(self._links)),
+        )
+
+    def _changes(self, tree: str) -> tuple[Change, ...]:
+        """What differs from the base; many looks find what the one before found."""
+        if self._compared is None or self._compared[0] != tree:
+            self._compared = (tree, self._store.diff(self._base_tree, tree))
+        return self._compared[1]
+
+    # -- the whole workspace
+
+    def _everything(
+        self, root: int, found: Scan, lines: set[bytes], held: Held, *, began: int, writer: BlobWriter
+    ) -> tuple["_Look", list[str]]:
+        """Read what is not known of all that a scan found; with every path that is in the workspace or in `held`."""
         found.reasons = [reason._replace(path=self._part.repository_path(reason.path)) for reason in found.reasons]
         entries = {self._part.repository_path(path): entry for path, entry in found.entries.items()}
         fresh = [path for path, entry in entries.items() if not self._unchanged(path, entry)]
         ignored = self._ignored_among([path for path in fresh if path not in self._base and path not in held])
-        with self._store.writing() as writer:
-            for path in fresh:
-                if path not in ignored:
-                    self._read(root, path, entries[path], began=began, writer=writer, found=found)
-        now = {path: (entry.mode, self._known[path][1]) for path, entry in entries.items() if path in self._known}
-        guarded = tuple(path for path in {**self._base, **now} if self._part.guards(path) and self._differs(path, now))
-        wanted = {path: value for path, value in now.items() if not self._part.guards(path)}
-        self._unify(wanted, held, found)
-        tree = self._write(wanted, held)
+        for path in fresh:
+            if path not in ignored:
+                self._read(root, path, entries[path], began=began, writer=writer, found=found)
         for path in [path for path in self._known if path not in entries]:
             del self._known[path]
-        self._links = {path: target for path, target in self._links.items() if path in wanted}
-        why = "; ".join(reason.text() for reason in found.reasons)[:WHY_CHARACTERS_MAX]
-        return Snapshot(
-            tree=tree,
-            changes=self._store.diff(self._base_tree, tree),
-            complete=not found.reasons,
-            why=why,
-            files=len(entries),
-            bytes=found.bytes,
-            foreign=_shown(self._part.repository_path(path) for path in found.foreign),
-            protected_changed=_shown(guarded),
-            ignored=_shown(sorted(ignored)),
-            links_out=_shown(sorted(self._links)),
-        )
+        look = _Look(lines, entries, found.bytes, ignored)
+        look.guarded = {path for path in {**self._base, **entries} if self._part.guards(path) and self._guarded(path)}
+        look.racy = {path for path in self._known if entries[path].ctime_ns + TICK_NS >= began}
+        return look, [*self._known, *(path for path in held if path not in self._known)]
 
     def _unchanged(self, path: str, entry: Entry) -> bool:
         known = self._known.get(path)
@@ -170,8 +256,71 @@ class Snapshots:
         # seen[1:] leaves out the path, which is relative to another directory where the file was exported
         return seen[1:] == entry[1:] and entry.ctime_ns + TICK_NS < at
 
-    def _differs(self, path: str, now: dict[str, tuple[int, str]]) -> bool:
-        return self._base.get(path) != now.get(path)
+    # -- what is not as it was at the former look
+
+    def _differing(
+        self, root: int, former: "_Look", lines: set[bytes], held: Held, *, began: int, writer: BlobWriter
+    ) -> tuple["_Look | None", list[str]]:
+        """Look at what two listings don't share and read it; the former look made the present one, and these paths.
+
+        None where a scan is needed: for anything that is no plain file, link or directory within the limits, or that
+        did not hold still. Whatever was read by then is no less true.
+        """
+        fresh = self._seen(root, former, lines)
+        if fresh is None:
+            return None, []
+        entries, gone = fresh
+        unknown = [path for path in entries if path not in self._known]
+        ignored = self._ignored_among([path for path in unknown if path not in self._base and path not in held])
+        found = Scan()
+        for path, entry in entries.items():
+            if path not in ignored:
+                self._read(root, path, entry, began=began, writer=writer, found=found)
+        if found.reasons:
+            return None, []
+        former.take(entries, gone, lines)
+        if former.size > self._limits.bytes_max:
+            return None, []
+        for path in gone:
+            self._known.pop(path, None)
+        former.ignored |= ignored
+        for path in (*entries, *gone):
+            (former.guarded.add if self._part.guards(path) and self._guarded(path) else former.guarded.discard)(path)
+        former.racy = {path for path in entries.keys() - ignored if entries[path].ctime_ns + TICK_NS >= began}
+        return former, [*entries, *gone]
+
+    def _seen(self, root: int, former: "_Look", lines: set[bytes]) -> tuple[dict[str, Entry], list[str]] | None:
+        """The files that must be read, as they are now, and the paths where none is any more; None: scan."""
+        delta = lines ^ former.lines
+        if len(delta) > DELTA_MAX or len(lines) > self._limits.entries_max + 1:
+            return None
+        kinds = dict.fromkeys((listing.kind_and_path(line)[1] for line in delta), "")
+        kinds.update((path, kind) for kind, path in map(listing.kind_and_path, delta & lines))
+        kinds.pop("", None)  # the workspace itself: what it holds counts
+        if not all(map(_is_text, kinds)):
+            return None
+        own = len(self._part.repository_path(""))
+        for path in former.racy:
+            kinds.setdefault(path[own:], "l" if former.entries[path].mode == LINK else "f")
+        found, directories = walk.look(root, kinds, self._limits)
+        if found.reasons or found.foreign:
+            return None
+        for path, kind in kinds.items():
+            entry = found.entries.get(path)
+            now = "d" if path in directories else "" if entry is None else "l" if entry.mode == LINK else "f"
+            if now != kind:
+                return None
+        named = self._part.repository_path
+        return {named(path): entry for path, entry in found.entries.items()}, [
+            named(path) for path, kind in kinds.items() if kind in ("", "d") and named(path) in former.entries
+        ]
+
+    # -- both
+
+    def _guarded(self, path: str) -> bool:
+        """Whether a protected path differs from the base."""
+        known = self._known.get(path)
+        return self._base.get(path) != (known and (known[0].mode, known[1]))
 
     def _read(self, root: int, path: str, entry: Entry, *, began: int, writer: BlobWriter, found: Scan) -> None:
         """Read one file or link and store its content; a reason in `found` where that fails."""
@@ -191,33 +340,36 @@ class Snapshots:
         if entry.mode == LINK and self._base.get(path) != (LINK, blob) and _leads_out(path, os.fsdecode(content)):
             self._links[path] = os.fsdecode(content)
 
-    def _unify(self, wanted: dict[str, tuple[int, str]], held: dict[str, tuple[int, str]], found: Scan) -> None:
-        """Names that are not UTF-8 can't be shown, journalled or signed: they stay as they were, with a reason."""
-        for path in {*wanted, *held}:
-            if wanted.get(path) != held.get(path) and not _is_text(path):
-                found.lacks("name is not UTF-8", path)
-                if path in held:
-                    wanted[path] = held[path]
-                else:
-                    del wanted[path]
+    def _turned(self, paths: Iterable[str], held: Held, found: Scan) -> tuple[list[str], list[tuple[str, int, str]]]:
+        """Of these paths, what must be taken out of the tree that is held and what put in.
 
-    def _write(self, wanted: dict[str, tuple[int, str]], held: dict[str, tuple[int, str]]) -> str:
-        removed = [path for path in held if path not in wanted]
-        added = [(path, *value) for path, value in wanted.items() if held.get(path) != value]
-        added = [change for change in added if not self._in_the_way(change[0])]
+        Names that are not UTF-8 can't be shown, journalled or signed: they stay as they were, with a reason.
+        """
+        removed, added = [], []
+        for path in paths:
+            known, before = self._known.get(path), held.get(path)
+            value = (known[0].mode, known[1]) if known and not self._part.guards(path) else None
+            if value == before:
+                continue
+            if not _is_text(path):
+                found.lacks("name is not UTF-8", path)
+            elif value is None:
+                removed.append(path)
+            else:
+                added.append((path, *value))
+        return removed, added
+
+    def _write(self, removed: list[str], added: list[tuple[str, int, str]], held: Held) -> str:
         if removed or added:
             self._held = None  # until all of it is done: an error in between leaves the index to be loaded again
-            self._index.update(removed, added)
+            # A file in the place of a directory with protected paths must not replace them.
+            self._index.update(removed, [change for change in added if change[0] not in self._above_protected])
             self._tree = self._index.write()
-            self._held = wanted
+            for path in removed:
+                del held[path]
+            held.update((path, (mode, blob)) for path, mode, blob in added)
+            self._held = held
         return self._tree
-
-    def _in_the_way(self, path: str) -> bool:
-        """Whether a file stands where the base has a directory with protected paths: it must not replace them."""
-        return any(name.startswith(path + "/") for name in self._part.protected if self._base_has(name))
-
-    def _base_has(self, name: str) -> bool:
-        return name in self._base or any(path.startswith(name + "/") for path in self._base)
 
     def _ignored_among(self, paths: list[str]) -> set[str]:
         """Which of these new paths the base's ignore rules keep out."""
@@ -238,6 +390,22 @@ class Snapshots:
             hits = {os.fsdecode(path[2:]) for path in out.split(b"\0")[:-1]}
             self._ignored.update((path, path in hits) for path in unknown)
         return {path for path in paths if self._ignored[path]}
+
+
+def _above(files: Iterable[str], protected: Iterable[str]) -> frozenset[str]:
+    """The directories above those protected paths that exist."""
+    there = set(files)
+    for path in files:
+        for name in _parents(path):
+            if name in there:
+                break
+            there.add(name)
+    return frozenset(above for name in protected if name in there for above in _parents(name))
+
+
+def _parents(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def _shown(paths: Iterable[str]) -> tuple[str, ...]:

@@ -4,16 +4,19 @@ A name is only ever resolved against an open directory, never as a path, so that
 link between the look and the use. Knows nothing of git stores or of what is allowed to change.
 """
 
+import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 FILE, EXECUTABLE, LINK = 0o100644, 0o100755, 0o120000
 # As many reasons as a person would read; the rest is counted.
 REASONS_MAX = 100
+# A path that isn't there, or has a link or a file where its directory was.
+ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # HFS+ drops these from names (git's utf8.c is the list's source: CVE-2014-9390), so ".g<U+200C>it" is ".git" there.
 PREFIXES = frozenset({".git", "git~1", *(".git" + sign for sign in map(chr, range(128)))})
@@ -137,6 +140,40 @@ def scan(root: int, limits: Limits, *, own_git: bool = True) -> Scan:
     return found
 
 
+def look(root: int, paths: Iterable[str], limits: Limits) -> tuple[Scan, set[str]]:
+    """What `scan` would say of these paths alone, and which of them are directories; what isn't there is in neither.
+
+    Any file with several names is a reason here: whether all of them are inside, only a whole scan can tell. Nor are
+    the limits on the sum of entries and bytes applied.
+    """
+    found, directories, linked = Scan(), set[str](), Linked()
+    device = os.fstat(root).st_dev
+    for path in paths:
+        name = path.rpartition("/")[2]
+        if len(os.fsencode(path)) > limits.path_bytes_max:
+            found.lacks("path too long", path[:200], f"limit {limits.path_bytes_max} bytes")
+            continue
+        if is_dotgit(name):
+            found.foreign.append(path)
+            continue
+        try:
+            parent, name = open_parent(root, path)
+            try:
+                info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            finally:
+                os.close(parent)
+        except OSError as error:
+            if error.errno not in ABSENT:
+                found.lacks("unreadable", path, error.strerror or "")
+            continue
+        depth = path.count("/") + 1
+        if _note(info, name, path, found, limits, device=device, linked=linked, depth=depth):
+            directories.add(path)
+    for names in linked.values():
+        found.lacks("hard link", names[0])
+    return found, directories
+
+
 def _list(handle: int, path: str, found: Scan) -> Iterator["os.DirEntry[str]"]:
     try:
         with os.scandir(handle) as names:
@@ -163,6 +200,13 @@ def _entry(
     except OSError as error:
         found.lacks("unreadable", path, error.strerror or "")
         return False
+    return _note(info, item.name, path, found, limits, device=device, linked=linked, depth=depth)
+
+
+def _note(
+    info: os.stat_result, name: str, path: str, found: Scan, limits: Limits, *, device: int, linked: Linked, depth: int
+) -> bool:
+    """As `_entry`, of what was seen of it."""
     mode = info.st_mode
     kind = stat.S_IFMT(mode)
     if kind != stat.S_IFLNK and mode & (stat.S_ISUID | stat.S_ISGID):
@@ -187,7 +231,7 @@ def _entry(
         found.lacks("too much", path, f"more than {limits.bytes_max} bytes in all")
         return False
     git_mode = LINK if kind == stat.S_IFLNK else EXECUTABLE if mode & stat.S_IXUSR else FILE
-    if git_mode == LINK and is_foreign(item.name, LINK):
+    if git_mode == LINK and is_foreign(name, LINK):
         found.foreign.append(path)
         return False
     found.entries[path] = Entry(
