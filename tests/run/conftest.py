@@ -8,6 +8,7 @@ from runrig import Rig
 
 from inbounds.demo import stage
 from inbounds.run.home import Home, open_home
+from inbounds.sandbox.hardened import PLACE
 from inbounds.sandbox.probe import probe
 
 
@@ -24,6 +25,8 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 def rig(state_home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     """A stage of the demo's repository, and runs on it."""
     monkeypatch.setenv("INBOUNDS_HOME", str(state_home.path))
+    # whatever this machine has installed: a run is hardened where a test starts a service of its own
+    monkeypatch.setenv(PLACE, str(state_home.path / "no-service.sock"))
     made = Rig(state_home, stage.build(state_home.path))
     yield made
     made.close()

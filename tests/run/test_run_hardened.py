@@ -17,9 +17,9 @@ import msgspec
 import ordinary_operator
 import pytest
 from aftermath import eventually
-from runrig import Living, Ran, Rig, script, write
+from runrig import Living, Rig, script, write
 from test_run_acts import played
-from test_run_goes_on import again, ended, works
+from test_run_goes_on import again, ended, reauthorized, works
 
 import inbounds
 from inbounds.contracts.errors import RefusedError
@@ -210,18 +210,19 @@ def an_interpreter_for(place: Path, uid: str) -> str:
 HANGS = {"fault": {"kind": "hang"}}
 
 
-def working(rig: Rig) -> Living:
-    """A run whose agent has written a file and waits for its provider."""
+def working(rig: Rig) -> tuple[Living, int]:
+    """A run whose agent has written a file and waits for its provider; and its slot's user."""
     living = rig.start({"conversations": [{"turns": [write("notes.py", '"""Notes."""\n'), HANGS]}]})
     assert rig.server is not None
     server = rig.server
     eventually(lambda: len(server.seen) == 2)
-    return living
+    number = housing.number_of(living.ran.run_dir)
+    assert number is not None
+    return living, protocol.uid_of(number)
 
 
-def alive_in(ran: Ran, host: hostrig.Rig) -> list[str]:
-    """The processes of the run's slot, by their user."""
-    uid = protocol.uid_of(housing.number_of(ran.run_dir) or 0)
+def alive(uid: int) -> list[str]:
+    """The processes of a slot's user, as the kernel describes them."""
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
@@ -235,11 +236,11 @@ def alive_in(ran: Ran, host: hostrig.Rig) -> list[str]:
 def test_a_dead_supervisor_ends_its_slots_processes_and_the_run_goes_on_in_the_same_slot(
     rig: Rig, host: hostrig.Rig
 ) -> None:
-    living = working(rig)
+    living, uid = working(rig)
     (number,) = kept(host)
-    assert alive_in(living.ran, host)  # the control
+    assert alive(uid)  # the control
     living.kill_supervisor()
-    eventually(lambda: not alive_in(living.ran, host))
+    eventually(lambda: not alive(uid))
     eventually(lambda: [r.phase for r in slots.records(host.paths).values()] == [Phase.KEPT])
     assert housing.number_of(living.ran.run_dir) == number
     ran = ended(rig, again(rig, living, "recover", works()))
@@ -251,25 +252,25 @@ def test_a_dead_supervisor_ends_its_slots_processes_and_the_run_goes_on_in_the_s
 
 @pytest.mark.req("E13")
 def test_a_dead_supervisor_whose_run_is_not_taken_up_is_ended_in_order(rig: Rig, host: hostrig.Rig) -> None:
-    living = working(rig)
+    living, uid = working(rig)
     living.kill_supervisor()
     assert recovery.recover(rig.home, living.ran.run_id)["code"] == "STOP_HOST_FAILED"
     ran = living.ran
     assert all(item["ok"] for item in ran.data("stop.step")), ran.data("stop.step")
     assert "billing/notes.py" in [change["path"] for change in ran.data("snapshot.taken")[-1]["changes"]]
     assert verify_run(ran.run_dir).ok
-    assert alive_in(ran, host) == []
+    assert alive(uid) == []
 
 
 @pytest.mark.req("E10", "E13", "F3")
 def test_a_dead_service_ends_the_run_with_nothing_alive(rig: Rig, host: hostrig.Rig) -> None:
-    living = working(rig)
-    assert alive_in(living.ran, host)  # the control
+    living, uid = working(rig)
+    assert alive(uid)  # the control
     host.kill()
     ran = living.end()
     assert ran.code == "STOP_HOST_FAILED", ran.data("stop.decided")
     assert "host service" in ran.data("stop.decided")[0]["why"]
-    assert alive_in(ran, host) == []
+    assert alive(uid) == []
     assert "billing/notes.py" in [change["path"] for change in ran.data("snapshot.taken")[-1]["changes"]]
     found = verify_run(ran.run_dir)
     assert found.ok, [check for check in found.checks if not check.ok]
@@ -280,7 +281,7 @@ def test_a_dead_service_ends_the_run_with_nothing_alive(rig: Rig, host: hostrig.
 
 @pytest.mark.req("E13", "E14", "I2")
 def test_a_stop_keeps_its_volume_in_roots_custody_and_discard_destroys_it(rig: Rig, host: hostrig.Rig) -> None:
-    living = working(rig)
+    living, uid = working(rig)
     requests.ask_stop(living.ran.run_dir, who="a test", why="to look at it")
     ran = living.end()
     assert ran.code == "STOP_OPERATOR", ran.data("stop.decided")
@@ -289,7 +290,22 @@ def test_a_stop_keeps_its_volume_in_roots_custody_and_discard_destroys_it(rig: R
     assert "billing/notes.py" in [change["path"] for change in ran.data("snapshot.taken")[-1]["changes"]]
     (record,) = slots.records(host.paths).values()
     assert record.phase == Phase.KEPT
-    assert alive_in(ran, host) == []
+    assert alive(uid) == []
     decision.discard(rig.home, ran.run_id, evidence=False)
     assert kept(host) == []
     assert housing.number_of(ran.run_dir) is None
+
+
+@pytest.mark.req("E14")
+def test_a_stopped_run_goes_on_in_its_own_slot_once_it_is_signed_for(rig: Rig, host: hostrig.Rig) -> None:
+    living, _ = working(rig)
+    (number,) = kept(host)
+    requests.ask_stop(living.ran.run_dir, who="a test", why="to look at it")
+    ran = living.end()
+    assert kept(host) == [number]
+    reauthorized(rig, ran)
+    ran = ended(rig, again(rig, living, "resume", works()))
+    assert ran.code == "DONE", ran.data("stop.decided")
+    assert ran.data("run.reopened")[-1]["ok"] is True
+    assert kept(host) == []
+    assert verify_run(ran.run_dir).ok

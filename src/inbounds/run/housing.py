@@ -101,7 +101,8 @@ class Housing:
 
     def room(self, limits: Limits) -> Room | None:
         """What a copy of the workspace may take elsewhere; None where it can be moved."""
-        return Room(limits.disk_bytes, limits.inodes + INODES_OURS) if self.hardened else None
+        most = _ceilings(limits, encrypt=False)  # what a volume can hold, so that no workspace is refused
+        return Room(most.bytes, 2 * most.inodes) if self.hardened else None
 
     def extend(self, started_ms: int, limits: Limits) -> None:
         """Put the watchdog to where the limits in force put it; between two jails it may also become later."""

@@ -214,9 +214,13 @@ class Jail:
         if slot is None:
             for pidfd in pidfds:
                 _signal_kill(pidfd)
-        elif not ended(self._bwrap_pidfd, 0) and not slot.strike(self._bwrap_pid):
-            with contextlib.suppress(OSError):  # without its service PID 1 has this channel to live by
+        elif ended(self._bwrap_pidfd, 0) or not slot.strike(self._bwrap_pid):
+            # without its service PID 1 has this channel to live by; a supervisor that is root needs not wait for it
+            with contextlib.suppress(OSError):
                 self._control.shutdown(socket.SHUT_WR)
+            for pidfd in pidfds:
+                with contextlib.suppress(PermissionError):
+                    _signal_kill(pidfd)
 
     def _finish(self, otherwise: Literal["killed", "deadline", "failed"]) -> None:
         """After the init's end: take its last report if it made one, and wait for what is left on the host's side."""
