@@ -56,6 +56,7 @@ class Session:
         self.frozen = False
         self.watchdog = Watchdog(self.expired)
         self.over = False
+        self.told = True  # whether the client knows of its slot
 
     def run(self) -> None:
         """Until the client is gone, or breaks the protocol, or the deadline comes: then kill and unmount."""
@@ -78,7 +79,8 @@ class Session:
                     break
         finally:
             if self.slot:
-                self.leave(self.slot.close)
+                # what its client was never told of is nobody's to come back for
+                self.leave(self.slot.close if self.told else self.slot.discard)
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
@@ -103,6 +105,7 @@ class Session:
             # a client that does not read has a full socket: nobody waits for it (socket.send_fds ignores flags)
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(back)}i", *back))] if back else []
             self.connection.sendmsg([reply], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            self.told = True
         except (protocol.ProtocolError, OSError) as error:
             say(f"user {self.owner[0]}: {error}")
             return False
@@ -181,6 +184,7 @@ class Session:
         phase, (uid, gid) = int(Phase.OPENING), self.owner
         wish = Record(phase, uid, gid, size, inodes, memory, processes, percent, deadline, flags, throughput)
         slot = slots.claim(self.paths, wish, self.step)
+        self.told = False
         return self.begin(slot, slot.make, slot.discard)
 
     def attach(self, number: int) -> Answer:
