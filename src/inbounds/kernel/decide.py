@@ -7,7 +7,7 @@ library only.
 from dataclasses import replace
 from typing import assert_never
 
-from inbounds.contracts.reasons import Disposal, StopCode
+from inbounds.contracts.reasons import MEANING, Disposal, StopCode
 from inbounds.contracts.verdict import Outcome
 from inbounds.kernel.effects import (
     ApplyLimits,
@@ -479,5 +479,5 @@ def _start(state: State, n: int) -> Step:
 
 def _stop(state: State, code: StopCode, why: str) -> Step:
     disposal = Disposal.QUARANTINE if state.incident else state.conduct.disposal(code)
-    sequence = stop_sequence(code, why, disposal, state.checkpoint)
+    sequence = stop_sequence(code, why or MEANING[code][1], disposal, state.checkpoint)
     return replace(state, phase=Phase.STOPPING), sequence
