@@ -300,6 +300,31 @@ def test_many_processes_together_cannot_either(rig: Rig) -> None:
     assert ended.end.ms < 5000
 
 
+@pytest.mark.parametrize("way", ["name", "first thread"])
+def test_no_process_hides_its_memory(rig: Rig, way: str) -> None:
+    """PID 1 counts from /proc/PID/status: a name stands there, and nothing of a process whose first thread ended."""
+    code = """
+        import mmap, threading, time
+        def hold(memory):
+            time.sleep(0.2)
+            for page in range(0, 60 << 20, 4096):
+                memory[page] = 1
+            time.sleep(20)
+            os._exit(0)
+        for n, name in enumerate([b"RssAnon: 0", b"RssShmem: 0", bytes([255, 254]), b"RssAnon: 0", b"RssShmem: 0", bytes([255])]):
+            if os.fork() == 0:
+                memory = mmap.mmap(-1, 60 << 20, flags=mmap.MAP_SHARED if b"Shmem" in name else mmap.MAP_PRIVATE)
+                if sys.argv[1] == "name":
+                    libc.prctl(15, name, 0, 0, 0)
+                    hold(memory)
+                threading.Thread(target=hold, args=(memory,)).start()
+                libc.syscall(int(sys.argv[2]), 0)
+        time.sleep(8)
+    """
+    ended = rig.python(code, way, "60" if X86 else "93", limits=limits(memory_bytes=200 << 20))
+    assert ended.end.reason == "memory", ended
+
+
 def test_home_and_tmp_are_bounded_in_bytes_and_inodes(rig: Rig) -> None:
     code = """
         def fill(path):

@@ -30,6 +30,8 @@ GO = b"G"
 # tasks are a few kilobytes; an agent's configuration files may add some megabytes
 TASK_BYTES_MAX = 64 << 20
 BACKLOG = 128
+# Lines of /proc/PID/status. A process gives itself any name, "RssAnon: 0" for one, but no line break in it.
+HELD = (b"\nRssAnon:", b"\nRssShmem:", b"\nVmSwap:", b"\nHugetlbPages:")
 REAP_MAX = 100_000  # children waited for in one turn; the process limit is far below
 
 
@@ -185,20 +187,27 @@ def execute(argv: list[str], env: dict[str, str]) -> None:
 def memory_used() -> int:
     """Bytes of memory that the jail's processes hold: private and shared-anonymous, shared ones counted each time.
 
-    Page tables, pipes and sockets are not counted. Counting twice errs on the side of the host.
+    Swapped-out private memory counts as well. Page tables, pipes and sockets do not. Counting twice errs on the side of
+    the host.
     """
+    return sum(memory_of(f"/proc/{name}") for name in os.listdir("/proc") if name.isdigit() and name != "1")
+
+
+def memory_of(process: str) -> int:
+    """Bytes held by one process (or thread) by its directory in /proc; 0 once it has ended."""
+    try:
+        with open(f"{process}/status", "rb") as file:
+            status = file.read()
+        if HELD[0] not in status and b"/task/" not in os.fsencode(process):
+            # its first thread has ended: the others, which hold the same memory, are told of one by one
+            return max((memory_of(f"{process}/task/{name}") for name in os.listdir(f"{process}/task")), default=0)
+    except OSError:
+        return 0  # it ended between the listing and the reading
     total = 0
-    names = [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]
-    for name in names:
-        try:
-            with open(f"/proc/{name}/status") as file:
-                status = file.read()
-        except OSError:
-            continue  # it ended between the listing and the reading
-        for key in ("RssAnon:", "RssShmem:"):
-            _, found, rest = status.partition(key)
-            if found:
-                total += int(rest.split(None, 1)[0]) * 1024
+    for key in HELD:
+        _, found, rest = status.partition(key)
+        if found:
+            total += int(rest.split(None, 1)[0]) * 1024
     return total
 
 
