@@ -142,6 +142,7 @@ class Watched:
             assert now.checkpoint == was.tree
 
 
+@example([ModelRefused("", "tool_calls")], [0])
 @given(histories, st.lists(st.integers(0, 20_000), min_size=60, max_size=60))
 @pytest.mark.req("E9", "E14", "N7")
 def test_any_history_keeps_its_invariants(history: list[Event], waits: list[int]) -> None:

@@ -180,6 +180,7 @@ SPENT: dict[str, tuple[list[Event], StopCode]] = {
     "budget_usd": ([usage(spent=SMALL.budget_micro_usd)], StopCode.STOP_BUDGET_EXCEEDED),
     "tokens": ([usage(tokens=SMALL.tokens)], StopCode.STOP_BUDGET_EXCEEDED),
     "tool_calls": ([usage(calls=SMALL.tool_calls + 1)], StopCode.STOP_TOOL_CALLS_EXCEEDED),
+    "restarts": ([DEAD] * (SMALL.restarts + 1), StopCode.STOP_HOST_FAILED),
 }
 
 
@@ -193,11 +194,21 @@ def test_a_signature_alone_raises_no_limit(key: str) -> None:
     _, effects = decide(leg, OPENED, START_MS)
     assert code_of(effects) is code
     # the positive control: with more of it the same leg begins an iteration
-    more = amended(state, budget_micro_usd=10**8, tokens=10**8, tool_calls=10**4)
+    more = amended(state, budget_micro_usd=10**8, tokens=10**8, tool_calls=10**4, restarts=100)
     leg, effects_of = drive([more, Reauthorized("h1", BOTH), OPENED], state)
     assert exhausted(leg, START_MS) == ()
     assert leg.phase is Phase.STARTING
     assert code_of(effects_of) is None
+
+
+def test_a_run_that_died_too_often_before_its_preflight_does_not_pass_it_unamended() -> None:
+    history = [CONDUCTED, *[DEAD] * (SMALL.restarts + 1), *an_end(StopCode.STOP_HOST_FAILED), Reauthorized("h1", BOTH)]
+    state, effects = drive(history)
+    assert (state.phase, effects[-1]) == (Phase.PREFLIGHT, fx.RunPreflight())
+    assert code_of(drive([TO_WORKING[1]], state)[1]) is StopCode.STOP_HOST_FAILED
+    # the positive control: with more of them the same preflight leads to an iteration
+    more = amended(state, restarts=100)
+    assert drive([more, TO_WORKING[1]], state)[1][-1] == fx.StartIteration(1)
 
 
 def test_a_leg_within_the_last_iteration_needs_more_of_them() -> None:

@@ -111,7 +111,7 @@ def family(pid: int) -> Iterator[tuple[int, str]]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+                fields = Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()
             except OSError:
                 continue  # it ended meanwhile
             parents[int(name)] = int(fields[1]), fields[19]

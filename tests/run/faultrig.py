@@ -61,7 +61,7 @@ class Process:
 def _stat(pid: int) -> tuple[int, str, str] | None:
     """(parent, start time, state)."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
     return int(fields[1]), fields[19], fields[0]

@@ -101,15 +101,29 @@ def test_the_timeline_is_merged_bounded_and_printable() -> None:
     assert all(entry["text"].isprintable() for entry in made["entries"])
 
 
-def test_an_incident_request_is_taken_once_with_what_holds_it_back(tmp_path: Path) -> None:
+def test_an_incident_request_is_there_with_what_holds_it_back_until_it_is_dropped(tmp_path: Path) -> None:
     record = tmp_path / "incident.json"
     requests.ask_stop(tmp_path, who="dana", why="y", incident=True, incident_id="i", hold=(5, str(record)))
-    assert requests.take_stop(tmp_path) == {
-        "who": "dana", "why": "y", "incident": True, "hold": (5, str(record)), "incident_id": "i"
-    }  # fmt: skip
-    assert requests.take_stop(tmp_path) is None
-    requests.ask_stop(tmp_path, who="dana", why="y")
-    assert requests.take_stop(tmp_path) == {"who": "dana", "why": "y", "incident": False, "hold": (0, "")}
+    found = requests.find_stop(tmp_path)
+    assert found is not None
+    assert found.said == {"who": "dana", "why": "y", "incident": True, "hold": (5, str(record)), "incident_id": "i"}
+    assert requests.find_stop(tmp_path) == found
+    requests.ask_stop(tmp_path, who="dana", why="z")
+    found.drop()  # another word has taken its place, and nobody has read that
+    second = requests.find_stop(tmp_path)
+    assert second is not None
+    assert second.said == {"who": "dana", "why": "z", "incident": False, "hold": (0, "")}
+    second.drop()
+    assert requests.find_stop(tmp_path) is None
+
+
+def test_a_new_leg_forgets_what_was_asked_before_it_and_nothing_else(tmp_path: Path) -> None:
+    requests.ask_stop(tmp_path, who="dana", why="old")
+    os.utime(tmp_path / requests.STOP, (1, 1))
+    requests.ask_amendment(tmp_path, {}, "")
+    requests.forget(tmp_path, 2 * 10**9)
+    assert requests.find_stop(tmp_path) is None
+    assert requests.find_amendment(tmp_path) is not None
 
 
 def test_a_stop_gives_way_until_the_record_is_there_and_never_for_long(tmp_path: Path) -> None:

@@ -257,6 +257,33 @@ def test_a_contract_that_changes_during_the_run_stops_it(rig: Rig) -> None:
     nothing_left(rig, living)
 
 
+@pytest.mark.parametrize("name", [launch.SETTINGS, launch.BLAST])
+@pytest.mark.req("E8")
+def test_what_else_was_frozen_and_changes_during_the_run_stops_it(rig: Rig, name: str) -> None:
+    living = rig.start(HANGS)
+    asked(living, rig)
+    mine = family(living.started.process.pid)
+    path = living.ran.run_dir / name
+    frozen = path.read_bytes()
+    path.write_bytes(json.dumps({**json.loads(frozen), "more": 1}).encode())
+    living.end()
+    gone(mine)
+    assert living.ran.code == "STOP_TAMPERING"
+    assert name in living.ran.data("stop.decided")[0]["why"]
+    path.write_bytes(frozen)
+    nothing_left(rig, living)
+
+
+@pytest.mark.req("E8")
+def test_a_blast_radius_that_changed_while_nobody_ran_is_tampering_too(rig: Rig) -> None:
+    living = rig.start(HANGS)
+    asked(living, rig)
+    strike(living)
+    path = living.ran.run_dir / launch.BLAST
+    path.write_bytes(json.dumps({**json.loads(path.read_bytes()), "more": 1}).encode())
+    assert recovery.recover(rig.home, living.ran.run_id)["code"] == "STOP_TAMPERING"
+
+
 @pytest.mark.req("E8", "E13")
 def test_a_contract_that_changed_while_nobody_ran_is_tampering_too(rig: Rig) -> None:
     living = rig.start(HANGS)

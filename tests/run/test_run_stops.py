@@ -150,6 +150,27 @@ def test_one_file_more_than_allowed_stops_the_run(rig: Rig, tmp_path: Path) -> N
     assert len(ran.data("commit.made")) == 1
 
 
+@pytest.mark.req("E3")
+def test_every_kind_of_change_counts_as_one(rig: Rig, tmp_path: Path) -> None:
+    kinds = """
+write("made.py", "X = 1\\n")                                             # a creation
+open(os.path.join(HERE, "tax.py"), "a").write("\\n# edited\\n")         # an edit
+os.unlink(os.path.join(HERE, "tests/test_tax.py"))                      # a deletion
+os.rename(os.path.join(HERE, "invoice.py"), os.path.join(HERE, "bill.py"))  # a renaming
+os.chmod(os.path.join(HERE, "__init__.py"), 0o755)                      # a change of mode
+"""
+    plan(rig, file_changes=4)
+    ran = rig.run(NOTE, install=rogue(tmp_path, kinds), **limits(iterations=1))
+    Watch(rig).check(ran, "STOP_FILES_EXCEEDED")
+    taken = ran.data("snapshot.taken")[0]
+    assert (taken["changed"], taken["iteration_changed"]) == (5, 5)
+    assert sorted(change["status"][:1] for change in taken["changes"]) == ["A", "D", "M", "M", "R"]
+    # control: one more is allowed, and the same agent's work is judged
+    plan(rig, file_changes=5)
+    ran = rig.run(NOTE, install=rogue(tmp_path, kinds), **limits(iterations=1))
+    assert ran.data("verdict"), ran.code
+
+
 @pytest.mark.without("memory-ceiling")
 def test_processes_that_hold_too_much_memory_together_end_the_run(rig: Rig, tmp_path: Path) -> None:
     # each one stays below the ceiling of a single process

@@ -62,7 +62,7 @@ def once(mode: str, delay_ms: float, scratch: str) -> int:
             return 0
     left = [int(n) for n in os.listdir("/proc") if n.isdigit() and _parent(n) == os.getpid()]
     for pid in left:
-        print("left:", Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[:200])
+        print("left:", Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")[:200])
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     return len(left)
@@ -70,7 +70,7 @@ def once(mode: str, delay_ms: float, scratch: str) -> int:
 
 def _parent(pid: str) -> int:
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
     except OSError:
         return 0
 

@@ -41,6 +41,14 @@ class Disposal(StrEnum):
     QUARANTINE = "quarantine"
 
 
+# the step of the stop sequence that says that it was done
+DISPOSED: dict[str, str] = {
+    Disposal.KEEP: "kept",
+    Disposal.REVERT: "reverted",
+    Disposal.QUARANTINE: "quarantined",
+}
+
+
 MEANING: dict[StopCode, tuple[Disposal, str]] = {
     StopCode.DONE: (Disposal.KEEP, "every acceptance test passes and no judge objects"),
     StopCode.STOP_SECURITY_VIOLATION: (Disposal.QUARANTINE, "a security judge found a critical or high finding"),

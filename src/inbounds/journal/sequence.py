@@ -16,6 +16,7 @@ STEPS = ("lease_closed", "frozen", "persisted", "killed", "disposed")
 PLACES = frozenset({*STEPS, "stop.decided"})
 # The event may stand before or behind the first two steps: doors are closed at once, the disk comes after.
 BEFORE = (*pairwise(STEPS), ("stop.decided", "persisted"), ("stop.decided", "killed"), ("stop.decided", "disposed"))
+# The verifier's own word for what the supervisor has in contracts/reasons.py: it reads, and shares nothing that acts.
 DISPOSED = {"keep": "kept", "revert": "reverted", "quarantine": "quarantined"}
 # Without a cgroup of its own a rootless run has no freezer: the kill is the freeze.
 REQUIRED = frozenset({"lease_closed", "persisted", "killed", "disposed"})

@@ -7,7 +7,7 @@ library only.
 from dataclasses import replace
 from typing import assert_never
 
-from inbounds.contracts.reasons import Disposal, StopCode
+from inbounds.contracts.reasons import MEANING, Disposal, StopCode
 from inbounds.contracts.verdict import Outcome
 from inbounds.kernel.effects import (
     ApplyLimits,
@@ -115,6 +115,7 @@ def exhausted(state: State, at_ms: int) -> tuple[str, ...]:
         "tool_calls": (state.tool_calls, limits.tool_calls + 1),
         "budget_usd": (state.spent_micro_usd, limits.budget_micro_usd),
         "tokens": (state.tokens, limits.tokens),
+        "restarts": (state.recoveries, limits.restarts + 1),
     }
     return tuple(name for name, (now, most) in used.items() if now >= most)
 
@@ -232,6 +233,8 @@ def _preflight(state: State, event: PreflightFinished) -> Step:
         return state, ()
     if not event.ok:
         return _stop(state, StopCode.STOP_PREFLIGHT_FAILED, "; ".join(event.reasons) or "no reason given")
+    if over := _over(state):  # a leg that people opened without raising what is used up
+        return _stop(state, *over)
     return _start(state, 1)
 
 
@@ -258,6 +261,9 @@ def _usage(state: State, event: Usage, at_ms: int) -> Step:
 def _over(state: State) -> tuple[StopCode, str] | None:
     """The limit that the counters are beyond, whether they rose or it was lowered (E2, E4, E5, E9, N6)."""
     limits = state.limits
+    if state.recoveries > limits.restarts:
+        why = f"supervisor: it died {state.recoveries} times, {limits.restarts} restarts are allowed"
+        return StopCode.STOP_HOST_FAILED, why
     if state.tool_calls > limits.tool_calls:
         return StopCode.STOP_TOOL_CALLS_EXCEEDED, f"{state.tool_calls} tool calls, {limits.tool_calls} allowed"
     if state.spent_micro_usd >= limits.budget_micro_usd:
@@ -340,9 +346,6 @@ def _recovered(state: State, event: Recovered) -> Step:
     )
     if state.conduct.recovery != "continue":
         return _stop(after, StopCode.STOP_HOST_FAILED, "supervisor: it died, and policy does not let a run go on")
-    if after.recoveries > after.limits.restarts:
-        why = f"supervisor: it died {after.recoveries} times, {after.limits.restarts} restarts are allowed"
-        return _stop(after, StopCode.STOP_HOST_FAILED, why)
     if over := _over(after):
         return _stop(after, *over)
     if state.phase is Phase.PREFLIGHT:
@@ -476,5 +479,5 @@ def _start(state: State, n: int) -> Step:
 
 def _stop(state: State, code: StopCode, why: str) -> Step:
     disposal = Disposal.QUARANTINE if state.incident else state.conduct.disposal(code)
-    sequence = stop_sequence(code, why, disposal, state.checkpoint)
+    sequence = stop_sequence(code, why or MEANING[code][1], disposal, state.checkpoint)
     return replace(state, phase=Phase.STOPPING), sequence

@@ -53,7 +53,8 @@ def main() -> int:
         contract, tampered = recovery.trusted(home, asked.run_dir.name)
         if tampered:
             raise HostError(tampered, where=str(asked.run_dir), fix=f"inbounds stop {asked.run_dir.name}")
-        made = assemble(home, asked.run_dir, contract, asked.keys_fd, Signer.from_fd(asked.signing_fd))
+        signer, leg = Signer.from_fd(asked.signing_fd), asked.mode == "resume"
+        made = assemble(home, asked.run_dir, contract, asked.keys_fd, signer, leg=leg)
         _listen(made)
         return {"start": made.start, "recover": made.recover, "resume": made.resume}[asked.mode]()
     except InboundsError as fault:
@@ -65,7 +66,7 @@ def _listen(made: "Assembled") -> None:
     """Signals only leave a word and wake the watch: they may take no lock."""
 
     def ended(number: int, _: FrameType | None) -> None:
-        made.parts.signalled = signal.Signals(number).name
+        made.parts.observer.signalled = signal.Signals(number).name
         made.watch.wake()
 
     for number in ENDING:

@@ -32,10 +32,12 @@ class Written(threading.Event):
     """Set once a record is on disk, or once `fault` says what kept it from getting there."""
 
     fault = ""
+    kept = False  # whether it is on disk, be it too late or not
 
     def answer(self, kind: str, fault: str, state: State) -> None:
         """Say so; what a stop has overtaken is not to be done either."""
-        self.fault = fault or (f"{kind} comes too late: the run is stopping" if state.phase in ENDING else "")
+        self.kept = not fault
+        self.fault = fault or (_late(kind) if state.phase in ENDING else "")
         self.set()
 
 
@@ -126,11 +128,16 @@ class Loop:
 
         Within a stop it has one at once: nothing announced is done any more, and a stop waits for nobody.
         """
-        written = Written()
         if self.state.phase in ENDING:
-            written.answer(kind, "", self.state)
-        else:
-            self._events.put((kind, data, written))
+            written = Written()
+            written.answer(kind, _late(kind), self.state)
+            return written
+        return self.hand_in(kind, data)
+
+    def hand_in(self, kind: str, data: Mapping[str, Any]) -> Written:
+        """As `post`, within a stop too; what is returned is set once it is on disk, or has the fault."""
+        written = Written()
+        self._events.put((kind, data, written))
         return written
 
     def record(self, kind: str, data: Mapping[str, Any]) -> None:
@@ -177,6 +184,10 @@ class Loop:
         """The run's time: never back, and decisions are made at the journal's own, so that a replay decides alike."""
         self._at_ms = max(self._at_ms, self._now_ms() + self._ahead_ms)
         return self._at_ms
+
+    def seen_ms(self) -> int:
+        """The same for other threads: it moves nothing."""
+        return max(self._at_ms, self._now_ms() + self._ahead_ms)
 
     def _tick(self) -> None:
         _, effects = decide(self.state, Tick(), self.now_ms())
@@ -235,6 +246,10 @@ class Loop:
         self._take("effect.failed", {"effect": name, "detail": detail})
         if isinstance(effect, Finish):  # nobody else would end this run
             self._take(Finished.KIND, {"code": effect.code.value, "exit": EXIT_HOST})
+
+
+def _late(kind: str) -> str:
+    return f"{kind} comes too late: the run is stopping"
 
 
 def _line(error: Exception) -> str:

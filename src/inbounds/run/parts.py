@@ -18,19 +18,18 @@ from inbounds.agents.registry import profile
 from inbounds.broker.control import BrokerProcess
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.canonical import digest
-from inbounds.contracts.errors import HostError, InboundsError
+from inbounds.contracts.errors import HostError
 from inbounds.contracts.limits import Limits
-from inbounds.contracts.reasons import Disposal, StopCode
+from inbounds.contracts.reasons import DISPOSED, Disposal, StopCode
 from inbounds.contracts.units import show_duration
 from inbounds.gateway.control import GatewayProcess
 from inbounds.gateway.ledger import standing
 from inbounds.judges.scope import shown
-from inbounds.kernel.events import Failed, OperatorStopped, Polled, SnapshotTaken
+from inbounds.kernel.events import Failed, SnapshotTaken
 from inbounds.kernel.state import Phase, State
 from inbounds.notify.notice import Message, Settings
 from inbounds.notify.tell import tell
 from inbounds.run import (
-    amending,
     committing,
     gate,
     judging,
@@ -38,26 +37,23 @@ from inbounds.run import (
     promotion,
     prompt,
     replay,
-    requests,
     stopping,
     tools,
     versions,
 )
-from inbounds.run.clock import now_ms
 from inbounds.run.coder import Coder
 from inbounds.run.crew import Crew
 from inbounds.run.home import Home
 from inbounds.run.housing import DECOYS, JOBS, WORKSPACE, Housing
-from inbounds.run.launch import BLAST, CONTRACT, SETTINGS
+from inbounds.run.launch import BLAST, SETTINGS
+from inbounds.run.observing import HandIn, Observer
 from inbounds.run.ports import Post
 from inbounds.run.preflight import Found
-from inbounds.run.retention import Retention
 from inbounds.run.witness import STAMPS, Witness
 from inbounds.sandbox.decoys import Decoys
 from inbounds.sandbox.maturity import LEVEL_MAX
 from inbounds.sandbox.restraint import CGROUP_FREEZE
 from inbounds.sandbox.volume import Volume
-from inbounds.store import descent
 from inbounds.store.descent import delete_tree
 from inbounds.store.snapshot import Snapshot
 from inbounds.store.store import Store
@@ -71,17 +67,19 @@ class Parts:
     """Everything of one run besides the loop."""
 
     def __init__(
-        self, home: Home, run_dir: Path, contract: Contract, *, post: Post, say: Post, state: Callable[[], State],
-        keys_fd: int, journal_key: str = "",
+        self, home: Home, run_dir: Path, contract: Contract, *, post: Post, say: Post, hand_in: HandIn,
+        state: Callable[[], State], now_ms: Callable[[], int], keys_fd: int, journal_key: str = "",
     ) -> None:  # fmt: skip
-        """Open the store only; the rest is made by preflight or by reopening. `say` returns when it is on disk."""
+        """Open the store only; the rest is made by preflight or by reopening.
+
+        `say` returns when it is on disk, `hand_in` tells later; `now_ms` is the run's own time for any thread.
+        """
         self.home, self.run_dir, self.contract, self.post, self._say = home, run_dir, contract, post, say
         self.store = Store.open(contract.store)
         self.housing = Housing(contract, run_dir, self._owner_before)
-        self._state = state
+        self._state, self._now_ms = state, now_ms
         self.crew = Crew(self.housing.identity, post, self._n)
         self._keys_fd, self._journal_key = keys_fd, journal_key
-        self.signalled = ""  # set by a signal handler, which may take no lock; read by `watch`
         self._settings = preflight.read_settings(run_dir / SETTINGS)
         self._token = secrets.token_urlsafe(TOKEN_BYTES)
         self._volume: Volume | None = None
@@ -91,9 +89,6 @@ class Parts:
         self._coder: Coder | None = None
         self._decoys: Decoys | None = None
         self._tools: tools.Tools | None = None
-        self._retention: Retention | None = None
-        self._keeping: threading.Thread | None = None
-        self._kept_ms = 0
         conduct = contract.conducted()
         self.witness = Witness(
             lambda: self._gateway,
@@ -104,8 +99,12 @@ class Parts:
         self._left: Snapshot | None = None
         self._snapshot: Snapshot | None = None
         self._aside: tuple[str, ...] = ()
-        self._hold = (0, "")
         self.holding = False
+        self._limiting = threading.Lock()
+        self.observer = Observer(
+            run_dir, contract, self.store, self.crew, post=post, hand_in=hand_in, state=state, limits=self._limits,
+            volume=lambda: self._volume, jobs=lambda: self.housing.place / JOBS, now_ms=now_ms,
+        )  # fmt: skip
 
     # -- effects
 
@@ -197,7 +196,7 @@ class Parts:
         assert self._volume is not None
         bench = self._the_bench()
         self.housing.extend(self._state().started_ms, self._limits())
-        left_ms = self._limits().wall_clock_ms - (now_ms() - self._state().started_ms)
+        left_ms = self._limits().wall_clock_ms - (self._now_ms() - self._state().started_ms)
         text = prompt.compose(self.contract, n, bench.failing, bench.output if n > 1 else "")
         self._coder.iterate(n, text, self._volume, max(1, left_ms + DEADLINE_SLACK_MS))
 
@@ -222,7 +221,7 @@ class Parts:
 
     def commit(self, n: int, tree: str, head: tuple[int, str]) -> dict[str, Any]:
         """Put the tree on the agent branch (K1, K6)."""
-        when = now_ms() // 1_000
+        when = self._now_ms() // 1_000
         made = committing.commit(self.store, self.contract, n=n, tree=tree, head=head, when=when)
         return {"n": n, "commit": made, "tree": tree, "branch": self.contract.branch}
 
@@ -235,23 +234,27 @@ class Parts:
     def escalate(self, why: str, until_ms: int) -> list[dict[str, Any]]:
         """Pause the lease, and ask a person (G8)."""
         self._the_gateway().pause("an operator is asked whether the run may go on")
-        left = show_duration(max(1, until_ms - now_ms()))
+        left = show_duration(max(1, until_ms - self._now_ms()))
         run_id = self.contract.run_id
         return self._told("escalation", f"{why}; without an answer in {left} the run ends", f"inbounds amend {run_id}")
 
     def apply_limits(self, limits: Limits, *, unpause: bool) -> None:
         """Have the amended limits hold at the gateway from now on (E8)."""
-        if self._gateway is None:
-            return
-        self._gateway.amend(
+        with self._limiting:
+            if self._gateway is None:
+                return  # `_open_parts` reads those in force when there is one
+            self._amend(self._gateway, limits)
+            if unpause:
+                self._gateway.unpause()
+
+    def _amend(self, gateway: GatewayProcess, limits: Limits) -> None:
+        gateway.amend(
             run_micro_usd=limits.budget_micro_usd,
             request_micro_usd=limits.request_micro_usd,
             run_tokens=limits.tokens,
             tool_calls=limits.tool_calls,
             turns=limits.turns,
         )
-        if unpause:
-            self._gateway.unpause()
 
     def close_doors(self) -> str:
         """Stop, step 1."""
@@ -273,7 +276,7 @@ class Parts:
 
     def persist(self) -> tuple[dict[str, Any], str]:
         """Stop, step 3: the workspace's tree and diff are kept whatever becomes of it; the snapshot's record."""
-        stopping.give_way(*self._hold)
+        stopping.give_way(*self.observer.hold)
         self.crew.move_in(self.housing.again())
         if (volume := self._found_volume()) is None:
             return {}, "there was no workspace yet"
@@ -301,9 +304,8 @@ class Parts:
         if self._decoys is not None:  # they stand where the workspace does
             self._decoys.close()
         if volume is None:
-            names = {Disposal.KEEP: "kept", Disposal.REVERT: "reverted", Disposal.QUARANTINE: "quarantined"}
             delete_tree(str(self.housing.place / WORKSPACE))  # half made, or half discarded, by a process that died
-            return names[disposal], f"there was no workspace{self.housing.leave(Disposal.KEEP)}"
+            return DISPOSED[disposal], f"there was no workspace{self.housing.leave(Disposal.KEEP)}"
         tree, room = checkpoint or self.contract.base_tree, self.housing.room(self._limits())
         name, detail = stopping.dispose(volume, disposal, self.run_dir, tree, room)
         return name, detail + self.housing.leave(disposal)
@@ -337,68 +339,8 @@ class Parts:
     # -- watching
 
     def watch(self) -> None:
-        """What people ask for, whether the contract is what was signed, what the volume holds."""
-        if asked := requests.take_stop(self.run_dir):
-            self._hold = asked.pop("hold")
-            self.post(OperatorStopped.KIND, asked)
-        if self.signalled:
-            self.post(OperatorStopped.KIND, {"who": "a signal", "why": self.signalled, "incident": False})
-            self.signalled = ""
-        if (statement := requests.take_amendment(self.run_dir)) is not None:
-            self.post(*amending.read(statement, self.contract, self._state().version))
-        if self._state().slowed and self._state().phase is Phase.WORKING:
-            # an agent can make processes that the last call has not seen
-            self.crew.slow(self.contract.conducted().slow_cpu_percent)
-        if found := self._changed_contract():
-            self.post(Failed.KIND, {"part": "contract", "detail": found})
-        self._keep_now_and_then()
-        self._poll()
-
-    def _keep_now_and_then(self) -> None:
-        """Keep the workspace while its agent works (I3), in a thread of its own: requests must not wait for it."""
-        state, every = self._state(), self.contract.conducted().snapshot_every_ms
-        if state.phase is not Phase.WORKING or self._volume is None:
-            self._kept_ms = now_ms()  # the interval begins with the iteration
-            return
-        if now_ms() - self._kept_ms < every or (self._keeping is not None and self._keeping.is_alive()):
-            return
-        self._kept_ms = now_ms()
-        self._keeping = threading.Thread(target=self._keep, args=(self._volume, state.n), name="keeping", daemon=True)
-        self._keeping.start()
-
-    def _keep(self, volume: Volume, n: int) -> None:
-        if self._retention is None:
-            keep = self.contract.conducted().snapshots_kept
-            self._retention = Retention.of(self.store, self.contract.run_id, self.contract.base_commit, keep)
-        try:
-            if record := self._retention.take(volume, n, now_ms() // 1_000):
-                self.post("snapshot.kept", record)
-        except (InboundsError, OSError) as error:
-            self.post("snapshot.failed", {"n": n, "why": str(error)})
-
-    def _poll(self) -> None:
-        """What workspace and jobs hold now (E7: polled, as rootless has no quota): a tester runs the same code."""
-        if self._volume is None:
-            return
-        limits = self._limits()
-        for measure in (self._volume.usage, lambda: descent.usage(str(self.housing.place / JOBS))):
-            try:
-                used = measure()
-            except (InboundsError, OSError):
-                continue  # it is being restored, moved or deleted; the next look will do
-            if used.bytes > limits.disk_bytes or used.inodes > limits.inodes:
-                self.post(Polled.KIND, {"bytes": used.bytes, "inodes": used.inodes})
-        # each look at the workspace keeps its content: an agent that rewrites it between two looks fills the store
-        if self._volume.stored > limits.disk_bytes:
-            self.post(Polled.KIND, {"bytes": self._volume.stored, "inodes": 0})
-
-    def _changed_contract(self) -> str:
-        """What was tampered with, or ""; the frozen contract is compared with what is in memory (E8)."""
-        try:
-            same = (self.run_dir / CONTRACT).read_bytes() == self.contract.encode()
-        except OSError as error:
-            return f"{CONTRACT} cannot be read: {error.strerror}"
-        return "" if same else f"{CONTRACT} is not what was signed"
+        """What people ask for, whether the frozen documents are what was signed, what the volume holds."""
+        self.observer.look()
 
     # -- making
 
@@ -443,9 +385,11 @@ class Parts:
         self._bench.decoys = {name: marker.encode() for name, marker in self._decoys.markers.items()}
         self.crew.may_start()
         config = gate.configuration(self.home, contract, self._settings, self._token)
-        self._gateway = gate.start(config, self._keys_fd, self.post)
-        if self._state().version > 1:  # what the ledger has of earlier amendments would win over the configuration
-            self.apply_limits(self._limits(), unpause=False)
+        gateway = gate.start(config, self._keys_fd, self.post)
+        with self._limiting:  # an amendment of this very moment comes after these, not before
+            self._gateway = gateway
+            if self._state().version > 1:  # what the ledger has of earlier amendments would win over the configuration
+                self._amend(gateway, self._limits())
         self._broker = BrokerProcess.start(self._token, [tools.RUN_TESTS])
         self._broker.on_refused(self._tool_refused)
         self._broker.on_gone(lambda: self.post(Failed.KIND, {"part": "broker", "detail": "it ended by itself"}))

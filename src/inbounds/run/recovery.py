@@ -6,6 +6,7 @@ same stop sequence as every other cause, or through what was left of it. That a 
 """
 
 import fcntl
+import json
 import os
 import re
 import time
@@ -16,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from inbounds.contracts.bound import Contract
+from inbounds.contracts.canonical import digest
 from inbounds.contracts.documents import Notify
 from inbounds.contracts.errors import HostError
 from inbounds.journal import chain
@@ -23,7 +25,7 @@ from inbounds.journal.verify import AFTERWARDS
 from inbounds.kernel.events import Failed, OperatorStopped
 from inbounds.kernel.state import Phase
 from inbounds.run.home import Home
-from inbounds.run.launch import CONTRACT, JOURNAL, LOG, SETTINGS, read_contract
+from inbounds.run.launch import BLAST, CONTRACT, JOURNAL, LOG, SETTINGS, read_contract
 from inbounds.run.replay import records, replay
 
 # Between the run's directory and the first record: the supervisor's own start, seconds on a loaded machine.
@@ -123,11 +125,21 @@ def _trusted(run_dir: Path, contract: Contract) -> tuple[Contract, str]:
     if not (run_dir / JOURNAL).exists():
         return contract, ""
     accepted = next((record.data for record in records(run_dir) if record.kind == "run.accepted"), None)
-    if accepted is None or accepted["contract_sha256"] == contract.sha256():
+    if accepted is None:
         return contract, ""
+    if accepted["contract_sha256"] == contract.sha256():
+        return contract, _other_radius(run_dir, accepted["blast_radius_sha256"])
     kept: dict[str, Any] = {name: accepted[name] for name in
                             ("run_id", "thread", "store", "branch", "base_commit", "base_tree")}  # fmt: skip
     return msgspec.structs.replace(contract, **kept, notify=Notify()), f"{CONTRACT} is not what was accepted"
+
+
+def _other_radius(run_dir: Path, accepted: str) -> str:
+    try:
+        same = digest(json.loads((run_dir / BLAST).read_bytes())) == accepted
+    except (OSError, ValueError):
+        same = False
+    return "" if same else f"{BLAST} is not what was accepted"
 
 
 def _last_words(run_dir: Path) -> str:

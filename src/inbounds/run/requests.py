@@ -1,7 +1,8 @@
 """What a person asks of a running supervisor: small files in the run's directory, read at every tick.
 
 A file works at any path length and after a restart, where a socket would not; the directory is 0700, so that only the
-operator's own uid (and root) can ask. Knows nothing of what a request leads to.
+operator's own uid (and root) can ask. It stays until the journal holds what it asks for, so that no death in between
+loses a person's word. Knows nothing of what a request leads to.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import signal
 import time
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,21 @@ AMEND = "amend.request"
 BYTES_MAX = 64 << 10  # a reason is a sentence
 TEXT_MAX = 2_000
 WAKE = signal.SIGURG  # ignored by whoever does not listen for it, so that it can harm nobody
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as it was found; `inode` tells it from one that was left since."""
+
+    path: Path
+    inode: int
+    said: dict[str, Any]
+
+    def drop(self) -> None:
+        """Remove it, unless another one has taken its place meanwhile."""
+        with suppress(FileNotFoundError):
+            if self.path.stat().st_ino == self.inode:
+                self.path.unlink()
 
 
 def ask_stop(
@@ -47,14 +64,26 @@ def ask_amendment(run_dir: Path, statement: dict[str, Any], signature: str) -> N
     _leave(run_dir, AMEND, {"statement": statement, "signature": signature}, instead=f"df -h {run_dir}")
 
 
-def take_stop(run_dir: Path) -> dict[str, Any] | None:
-    """The stop request, if there is one; it is removed, because the journal holds it from now on.
+def find_stop(run_dir: Path) -> Asked | None:
+    """The stop request, if there is one: operator.stopped's data, and under `hold` what is no part of it."""
+    found = _find(run_dir / STOP)
+    return found and replace(found, said=_stop(found.said))
 
-    operator.stopped's data, and under `hold` what is no part of it.
-    """
-    asked = _take(run_dir / STOP)
-    if asked is None:
-        return None
+
+def find_amendment(run_dir: Path) -> Asked | None:
+    """A request to amend, if there is one, unread ({} for one that is no object)."""
+    return _find(run_dir / AMEND)
+
+
+def forget(run_dir: Path, before_ns: int) -> None:
+    """Remove what was asked before that time (Unix nanoseconds) of a leg that is over: a later word opened this one."""
+    for name in (STOP, AMEND):
+        with suppress(FileNotFoundError):
+            if (run_dir / name).stat().st_mtime_ns < before_ns:
+                (run_dir / name).unlink()
+
+
+def _stop(asked: dict[str, Any]) -> dict[str, Any]:
     try:
         who, why, incident = str(asked["who"])[:TEXT_MAX], str(asked["why"])[:TEXT_MAX], asked["incident"] is True
     except KeyError:  # whoever put it there wanted a stop
@@ -66,11 +95,6 @@ def take_stop(run_dir: Path) -> dict[str, Any] | None:
         case _:
             hold = (0, "")
     return {"who": who, "why": why, "incident": incident, "hold": hold, **named}
-
-
-def take_amendment(run_dir: Path) -> dict[str, Any] | None:
-    """A request to amend, if there is one, unread ({} for one that is no object); it is removed."""
-    return _take(run_dir / AMEND)
 
 
 def wake(run_dir: Path) -> None:
@@ -98,20 +122,20 @@ def _leave(run_dir: Path, name: str, said: dict[str, Any], *, instead: str, at_o
         wake(run_dir)
 
 
-def _take(path: Path) -> dict[str, Any] | None:
+def _find(path: Path) -> Asked | None:
+    """The file, with {} for what cannot be read; it is looked at for as long as it is there."""
     try:
         with path.open("rb") as file:
-            raw = file.read(BYTES_MAX)
-        path.unlink(missing_ok=True)
+            inode, raw = os.fstat(file.fileno()).st_ino, file.read(BYTES_MAX)
     except FileNotFoundError:
         return None
     except OSError:
-        return {}
+        return Asked(path, 0, {})
     try:
-        asked = json.loads(raw)
-    except ValueError:
-        return {}
-    return asked if isinstance(asked, dict) else {}
+        said = json.loads(raw)
+    except (ValueError, RecursionError):
+        said = {}
+    return Asked(path, inode, said if isinstance(said, dict) else {})
 
 
 def _writer(run_dir: Path) -> str:

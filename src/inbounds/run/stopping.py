@@ -10,7 +10,7 @@ from pathlib import Path
 
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import HostError, InboundsError
-from inbounds.contracts.reasons import Disposal
+from inbounds.contracts.reasons import DISPOSED, Disposal
 from inbounds.journal import chain, manifest
 from inbounds.run.launch import JOURNAL
 from inbounds.sandbox.volume import Volume
@@ -51,13 +51,13 @@ def dispose(
     match disposal:
         case Disposal.KEEP:
             volume.discard()
-            return "kept", "the result is on the agent branch; the workspace is gone"
+            return DISPOSED[disposal], "the result is on the agent branch; the workspace is gone"
         case Disposal.REVERT:
             volume.restore(checkpoint)
-            return "reverted", f"the workspace is at tree {checkpoint}"
+            return DISPOSED[disposal], f"the workspace is at tree {checkpoint}"
         case Disposal.QUARANTINE:
             volume.quarantine(str(_apart(volume, run_dir)), room)
-            return "quarantined", "the workspace is kept apart, unreadable to others"
+            return DISPOSED[disposal], "the workspace is kept apart, unreadable to others"
 
 
 def quarantines(run_dir: Path) -> list[Path]:

@@ -8,16 +8,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 
 from inbounds.contracts.errors import EXIT_KEPT, EXIT_REFUSED, HostError, InboundsError
-from inbounds.contracts.reasons import Disposal, StopCode
+from inbounds.contracts.reasons import DISPOSED, Disposal, StopCode
 from inbounds.kernel import effects
 from inbounds.kernel.events import Accepted, Failed, SnapshotTaken
 from inbounds.kernel.state import Phase
-from inbounds.run.loop import Events, Loop
+from inbounds.run.loop import Events, Loop, Written
 from inbounds.run.ports import Journal, Parts, Worker
 from inbounds.run.replay import Replayed
 
 WORKER_SECONDS_MAX = 20.0  # its jails are dead; what it still does is reading back files
-DISPOSED = {Disposal.KEEP: "kept", Disposal.REVERT: "reverted", Disposal.QUARANTINE: "quarantined"}
 
 
 class Supervisor:
@@ -44,6 +43,10 @@ class Supervisor:
     def say(self, kind: str, data: Mapping[str, Any]) -> None:
         """Something is about to be done: returns when that is on disk. Not for the loop's own thread."""
         self.loop.say(kind, self._by(data))
+
+    def hand_in(self, kind: str, data: Mapping[str, Any]) -> Written:
+        """As `post`; what is returned is set once the record is on disk."""
+        return self.loop.hand_in(kind, self._by(data))
 
     def fault(self, error: Exception) -> None:
         """Work that raised: an event like every other."""
