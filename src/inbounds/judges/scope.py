@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inbounds.contracts.verdict import Finding, Outcome, Severity, Verdict
-from inbounds.judges import globs
+from inbounds.judges import globs, manifests
 from inbounds.judges.planted import planted
 
 JUDGE = "scope"
@@ -22,7 +22,8 @@ PROTECTED_ALWAYS = (".inbounds/**", "**/.inbounds/**")  # contracts and policy o
 class Change:
     """One difference between two trees: status A|M|D|R|T, git modes as six octal digits ("" where absent).
 
-    `link` is the target text of a symbolic link (new_mode 120000), "" for anything else.
+    `link` is the target text of a symbolic link (new_mode 120000), "" for anything else. `old` and `new` are contents,
+    wanted where `manifests.named(path)`: without them its name decides.
     """
 
     status: str
@@ -31,6 +32,8 @@ class Change:
     old_mode: str = ""
     new_mode: str = ""
     link: str = ""
+    old: bytes | None = None
+    new: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def judge(
     shown_findings = tuple(findings[:FINDINGS_MAX])
     if findings:
         first = findings[0]
-        summary = f"{len(findings)} finding(s), first: {first.rule} {first.path}".rstrip()
+        summary = f"{len(findings)} finding(s), first: {first.rule} {first.path}".rstrip() + f": {first.message}"
         return Verdict(JUDGE, Outcome.FAIL, summary, shown_findings, facts)
     if not complete:
         summary = f"the snapshot is incomplete: {shown(why) or 'no reason given'}"
@@ -178,9 +181,18 @@ def _kind(change: Change, rules: _Rules) -> list[Finding]:
         found.append(Finding("scope.mode", Severity.HIGH, named, message))
     later = planted(change.path)
     if later and (later.git_data or change.path not in rules.literal):
-        message = f"would be executed or obeyed later by {later.executor}; declare the exact path if it is meant"
-        found.append(Finding("scope.executes_later", Severity.HIGH, named, message))
+        parts = manifests.executing(change.path, change.old, change.new) if _ordinary(change) else None
+        if parts != ():
+            what = f" (changed: {shown(manifests.shown(parts))})" if parts else ""
+            fix = "no plan can declare it" if later.git_data else "declare the exact path if it is meant"
+            message = f"{later.reason}{what}; {fix}"
+            found.append(Finding("scope.executes_later", Severity.HIGH, named, message))
     return found
+
+
+def _ordinary(change: Change) -> bool:
+    """A file that was there and stays the file it was: only then can its contents speak for it."""
+    return change.status == "M" and change.new_mode in REGULAR and change.old_mode == change.new_mode
 
 
 def _link_leaves(change: Change) -> str:

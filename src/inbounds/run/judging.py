@@ -12,7 +12,7 @@ from typing import Any
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import HostError
 from inbounds.contracts.verdict import Outcome, Severity, Verdict
-from inbounds.judges import bandit, globs, preflight, progress, scope, secrets
+from inbounds.judges import bandit, globs, manifests, preflight, progress, scope, secrets
 from inbounds.judges import tests as suites
 from inbounds.judges.added import FILE_BYTES_MAX, Added, added
 from inbounds.judges.anomalies import judge as anomalies
@@ -160,7 +160,9 @@ class Bench:
             files_max=contract.numbers().file_changes,
         )
         changes = [
-            scope.Change(c.status, c.path, c.old_path, octal(c.old_mode), octal(c.new_mode), self._link(c))
+            scope.Change(
+                c.status, c.path, c.old_path, octal(c.old_mode), octal(c.new_mode), self._link(c), *self._both(c)
+            )
             for c in snapshot.changes
         ]
         # Read-only mounts stand before them; who got past (by renaming what is above) meant to.
@@ -190,6 +192,16 @@ class Bench:
         if octal(change.new_mode) != scope.SYMLINK:
             return ""
         return self.store.read_blob(change.new_blob, LINK_BYTES_MAX).decode("utf-8", "surrogateescape")
+
+    def _both(self, change: Change) -> tuple[bytes | None, bytes | None]:
+        """The contents of a changed manifest before and after; None where scope does not ask, or it is too large."""
+        if change.status != "M" or not manifests.named(change.path):
+            return None, None
+        try:
+            limit = manifests.BYTES_MAX
+            return self.store.read_blob(change.old_blob, limit), self.store.read_blob(change.new_blob, limit)
+        except HostError:
+            return None, None  # then the name decides, which is the stricter
 
     def _secrets(self, snapshot: Snapshot) -> Verdict:
         new, skipped = self._added(snapshot)
