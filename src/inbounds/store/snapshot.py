@@ -345,18 +345,20 @@ class Snapshots:
 
         Names that are not UTF-8 can't be shown, journalled or signed: they stay as they were, with a reason.
         """
-        removed, added = [], []
+        removed, added, undecodable = [], [], []
         for path in paths:
             known, before = self._known.get(path), held.get(path)
             value = (known[0].mode, known[1]) if known and not self._part.guards(path) else None
             if value == before:
                 continue
             if not _is_text(path):
-                found.lacks("name is not UTF-8", path)
+                undecodable.append(path)
             elif value is None:
                 removed.append(path)
             else:
                 added.append((path, *value))
+        for path in sorted(undecodable):
+            found.lacks("name is not UTF-8", path)
         return removed, added
 
     def _write(self, removed: list[str], added: list[tuple[str, int, str]], held: Held) -> str:
