@@ -30,6 +30,7 @@ LOOK_SECONDS = 10.0  # between two looks at who else is at work
 PROCESS_FIELDS = 1 << 16  # bytes of a command line or an environment that are looked at
 # Programs whose work leaves things named inbounds*: ours, and a test session, wherever they are started from.
 WORKERS = re.compile(rb"(^|[\0/])(pytest|inbounds)(\0|$)|\0inbounds\.|/inbounds/|inbounds-host")
+GROUP_OWNER = re.compile(rb"inbounds-(\d+)-.*")  # whose supervisor a group is of (sandbox/cgroup.py)
 # They end with the process that started them, by design, and could not outlive it: held by its pidfd or by a pipe.
 BOUND = re.compile(rb"/inbounds/sandbox/warden\.py\0|multiprocessing\.(resource_tracker|forkserver)")
 
@@ -247,6 +248,9 @@ class Session:
             if os.geteuid() not in {0, os.lstat(thing.path).st_uid}:
                 return True
         name = os.path.basename(thing.path).encode()
+        owner = GROUP_OWNER.fullmatch(name) if thing.kind == "cgroup" else None
+        if owner and (alive := now.get(int(owner[1]))) and not self._descends(alive, now):
+            return True
         return any(name in one.command and not self._descends(one, now) for one in now.values())
 
     @contextlib.contextmanager
