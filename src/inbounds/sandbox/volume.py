@@ -10,17 +10,18 @@ import json
 import os
 import posixpath
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from inbounds.contracts.errors import HostError, OperatorError
 from inbounds.contracts.job import WORK
-from inbounds.store import descent
+from inbounds.store import descent, rewind
 from inbounds.store.export import Owner
 from inbounds.store.salvage import Room, copy_out
-from inbounds.store.snapshot import Part, Snapshot, Snapshots
+from inbounds.store.snapshot import TICK_NS, Part, Snapshot, Snapshots
 from inbounds.store.store import Store
-from inbounds.store.throwaway import make_throwaway
+from inbounds.store.throwaway import Throwaway
 from inbounds.store.walk import DIRECTORY, LINK, Limits
 
 WRITABLE, READ_ONLY = "rw", "ro"  # below a volume's directory
@@ -53,6 +54,7 @@ class Volume:
         self._one_at_a_time = threading.RLock()
         os.makedirs(self._at("state"), mode=0o700, exist_ok=True)
         self._snapshots = Snapshots(store, base_tree, part, self._at("state"), limits)
+        self._throwaway = Throwaway(store, part.thread, self.root, owner, self._at("state", "throwaway"))
 
     @classmethod
     def prepare(
@@ -166,10 +168,11 @@ class Volume:
         if self._owner:
             for path in {target, self.root, contracts}:
                 os.chown(path, self._owner.uid, self._owner.gid, follow_symlinks=False)
-        make_throwaway(self.store, tree, self._part.thread, self.root, self._owner)
+        self._throwaway.make(tree)
         if watched:
             with self._opened() as root:
                 self._snapshots.seed(root, tree, written)
+            self._throwaway.mark()
 
     def _fill_read_only(self) -> None:
         target = self._at("ro")
@@ -229,18 +232,43 @@ class Volume:
     def restore(self, tree: str) -> None:
         """Make the workspace hold exactly `tree` (one of its snapshots, or the base), the agent's repository included.
 
-        The binds' sources are new directories afterwards: jails that still run keep the old ones.
+        What nobody touched since it was written stays. A workspace that was opened again is written anew, and so is
+        one with anything odd: the binds' sources are new directories then, and jails that still run keep the old ones.
         """
-        old = self._at("state", "replaced")
         with self._one_at_a_time:
-            descent.delete_tree(old)
+            self._snapshots.refuse_beyond(tree)
             try:
-                if os.path.lexists(self._at("rw")):
-                    os.rename(self._at("rw"), old)
-                self._fill(tree)
-            except OSError as error:
-                raise HostError(f"the workspace cannot be restored: {error}", where=self.directory) from error
-            descent.delete_tree(old)
+                done = not os.path.lexists(self._at("state", "replaced")) and self._rewound(tree)
+            except (HostError, OSError):  # something stands where it can't: if all anew fails, too, that says why
+                done = False
+            if not done:
+                self._replace(tree)
+
+    def _rewound(self, tree: str) -> bool:
+        """Whether writing what was touched is enough; where not, all is to be replaced."""
+        if not os.path.isdir(self.root):
+            return False
+        renewed = self._throwaway.renew(tree)
+        with self._opened() as root:
+            if not self._snapshots.rewind(root, tree, self._at("rw"), self._owner, kept=self._part.protected[0]):
+                return False
+            if not renewed:
+                rewind.clear(root, [".git"], lambda _: False, self._owner)
+                self._throwaway.make(tree)
+                time.sleep(2 * TICK_NS / 1e9)
+        self._throwaway.mark()
+        return True
+
+    def _replace(self, tree: str) -> None:
+        old = self._at("state", "replaced")
+        descent.delete_tree(old)
+        try:
+            if os.path.lexists(self._at("rw")):
+                os.rename(self._at("rw"), old)
+            self._fill(tree)
+        except OSError as error:
+            raise HostError(f"the workspace cannot be restored: {error}", where=self.directory) from error
+        descent.delete_tree(old)
 
     def quarantine(self, destination: str, room: Room | None = None) -> None:
         """Move what the run wrote to `destination` (made 0700), inert: nothing executable, no repository.

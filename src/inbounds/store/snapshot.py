@@ -8,15 +8,16 @@ import itertools
 import os
 import posixpath
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from inbounds.contracts.errors import HostError
-from inbounds.store import git, listing, walk
+from inbounds.store import git, listing, rewind, walk
 from inbounds.store.blobs import BlobWriter
-from inbounds.store.export import export
+from inbounds.store.export import Owner, export
 from inbounds.store.store import Store
-from inbounds.store.tree import Change
+from inbounds.store.tree import Change, Node
 from inbounds.store.walk import LINK, Entry, Limits, Scan
 
 # File times move in ticks of at most 10 ms (HZ=100): a file written within two ticks of the look at it is read again.
@@ -116,13 +117,16 @@ class Snapshots:
         self.stored = 0  # bytes of new content put into the store by all snapshots of this workspace
         self._index = store.index(os.path.join(state, "index"))
         self._base = {node.path: (node.mode, node.blob) for node in store.ls(base_tree, (part.thread,))}
-        self._above_protected = _above(self._base, part.protected)
+        self._below = _files_below(self._base)
+        there = (name for name in part.protected if name in self._base or self._below[name])
+        self._above_protected = frozenset(above for name in there for above in _parents(name))
         self._held: Held | None = None  # None: the index must be loaded again
         self._tree = base_tree
         self._known: dict[str, tuple[Entry, str, int]] = {}
         self._ignored: dict[str, bool] = {}
         self._links: dict[str, str] = {}
         self._look: _Look | None = None  # the last one, where nothing odd was in it
+        self._origin: tuple[str, set[bytes]] | None = None  # the tree that was written last, and how it was listed
         self._compared: tuple[str, tuple[Change, ...]] | None = None
         self._rules()
 
@@ -145,13 +149,65 @@ class Snapshots:
         base where this workspace may not.
         """
         self.refuse_beyond(tree)
+        self._known = {}
+        self._load(tree)
+        self._mark(root, tree, written)
+
+    def _mark(self, root: int, tree: str, written: Iterable[tuple[Entry, str]]) -> None:
+        """What is there now is `tree`, and it can be gone back to; these files of it are new."""
         time.sleep(2 * TICK_NS / 1e9)  # so that the first change by anybody gets a later time than these files
         now = time.time_ns()
-        self._known = {entry.path: (entry, blob, now) for entry, blob in written}
-        self._links.clear()
-        self._load(tree)
+        for entry, blob in written:
+            self._known[entry.path] = (entry, blob, now)
+        self._links = {path: target for path, target in self._links.items() if path in self._known}
+        self._look = self._origin = None
         lines = listing.lines(root, self._limits)
-        self._look = self._as_written(lines) if lines else None
+        if lines is not None and (look := self._as_written(lines)):
+            self._look, self._origin = look, (tree, lines)
+
+    def rewind(self, root: int, tree: str, place: str, owner: Owner | None, *, kept: str) -> bool:
+        """Make the workspace hold exactly `tree` by writing what was touched since it was written, and nothing else.
+
+        `place` is the directory that is the repository's root, of which `root` is the thread's; `kept` is the path of
+        a directory in the thread's that is there although it may be empty. False where all must be written anew (as
+        behind an error): what is there is of no use then.
+        """
+        origin, self._origin, self._look = self._origin, None, None
+        held, self._held = self._held, None
+        if origin is None or held is None:
+            return False
+        seen = rewind.touched(root, origin[1], self._limits)
+        if seen is None:
+            return False
+        named, own = self._part.repository_path, len(self._part.repository_path(""))
+        paths = {named(path) for path in seen if path} | set(_sides(self._store.diff(origin[0], tree)))
+        if len(paths) > DELTA_MAX:
+            return False
+        wanted = _Wanted(self._base, self._below, _sides(self._store.diff(self._base_tree, tree)))
+        inside = [path[own:] for path in paths] + ([""] if "" in seen else [])
+        if not rewind.clear(root, inside, lambda path: wanted.directory(named(path)) or named(path) == kept, owner):
+            return False
+        files = [(path, wanted.file(path)) for path in sorted(paths, key=os.fsencode)]
+        nodes = [Node(value[0], "blob", value[1], path, 0) for path, value in files if value]
+        written = export(self._store.path, nodes, place, owner)
+        rewind.make_directory(root, kept[own:], owner)
+        moves = _sides(self._store.diff(self._tree, tree))
+        self._index.update(
+            [path for path, value in moves.items() if value is None],
+            [(path, *value) for path, value in moves.items() if value is not None],
+        )
+        if self._index.write() != tree:
+            raise HostError("the index does not hold the tree that was gone back to", expected=tree)
+        for path, value in files:
+            self._known.pop(path, None)
+            self._links.pop(path, None)
+            if value and not self._part.guards(path):
+                held[path] = value
+            else:
+                held.pop(path, None)
+        self._mark(root, tree, written)
+        self._held, self._tree = held, tree
+        return True
 
     def refuse_beyond(self, tree: str) -> None:
         """HostError if `tree` differs from the base where this workspace may not."""
@@ -394,15 +450,43 @@ class Snapshots:
         return {path for path in paths if self._ignored[path]}
 
 
-def _above(files: Iterable[str], protected: Iterable[str]) -> frozenset[str]:
-    """The directories above those protected paths that exist."""
-    there = set(files)
-    for path in files:
-        for name in _parents(path):
-            if name in there:
-                break
-            there.add(name)
-    return frozenset(above for name in protected if name in there for above in _parents(name))
+def _sides(changes: Iterable[Change]) -> dict[str, tuple[int, str] | None]:
+    """What every path that differs has in the later tree: mode and blob, or nothing."""
+    found: dict[str, tuple[int, str] | None] = {}
+    for change in changes:
+        if change.status in ("D", "R"):
+            found.setdefault(change.old_path, None)
+        if change.status != "D":
+            found[change.path] = (change.new_mode, change.new_blob)
+    return found
+
+
+class _Wanted:
+    """The files of a tree and their directories, by what it has otherwise than the base."""
+
+    def __init__(self, base: Held, below: Counter[str], otherwise: dict[str, tuple[int, str] | None]) -> None:
+        """`below`: how many files of the base each directory has below it."""
+        self._base, self._below, self._otherwise = base, below, otherwise
+        self._more = Counter[str]()
+        for path, value in otherwise.items():
+            change = (value is not None) - (path in base)
+            self._more.update(dict.fromkeys(_parents(path), change))
+
+    def file(self, path: str) -> tuple[int, str] | None:
+        """Mode and blob of the file at `path`."""
+        return self._otherwise[path] if path in self._otherwise else self._base.get(path)
+
+    def directory(self, path: str) -> bool:
+        """Whether `path` has files below it."""
+        return self._below[path] + self._more[path] > 0
+
+
+def _files_below(files: Iterable[str]) -> Counter[str]:
+    """How many files each directory has below it."""
+    below = Counter[str]()
+    for directory, count in Counter(path.rpartition("/")[0] for path in files).items():
+        below.update(dict.fromkeys((directory, *_parents(directory)), count))
+    return below
 
 
 def _parents(path: str) -> Iterator[str]:

@@ -1,40 +1,142 @@
 """Give an agent a git repository of its own to play with: one commit, made before the agent has written anything.
 
-It lies in the agent's directory, belongs to it, and is never read by git on the host again. Knows nothing of what it
-is used for.
+It lies in the agent's directory, belongs to it, and is never read by git on the host again, unless each file of it is
+known to be as it was made. Knows nothing of what it is used for.
 """
 
 import os
+import shutil
+import stat
 
 from inbounds.contracts.errors import HostError
-from inbounds.store import git
+from inbounds.store import descent, git, listing, rewind, walk
 from inbounds.store.export import Owner
 from inbounds.store.store import Store
+from inbounds.store.walk import DIRECTORY, Limits
 
 BRANCH = "main"
+OBJECTS = "objects/"
 _CONFIG = "[user]\n\tname = agent\n\temail = agent@inbounds.invalid\n[gc]\n\tauto = 0\n"
+_LIMITS = Limits()
 
 
-def make_throwaway(store: Store, tree: str, part: str, directory: str, owner: Owner | None) -> None:
-    """Make `directory`/.git with one commit of what `tree` has at `part`, and an index that matches the files there.
+class Throwaway:
+    """The repository at `directory`/.git with one commit of what a tree has at `part`."""
 
-    The files must have been written by us and seen by nobody else yet.
-    """
-    root = store.subtree(tree, part)
-    commit = store.commit(root, [], "The state this run started from.", "inbounds <inbounds@inbounds.invalid>", 0)
-    path = os.path.join(directory, ".git")
-    git.run(["init", "--quiet", "--template=", f"--initial-branch={BRANCH}", f"--object-format={store.object_format}",
-             directory])  # fmt: skip
-    store.lend(commit, path, f"refs/heads/{BRANCH}")
-    git.run(["read-tree", commit], git_dir=path)
-    git.run(["update-index", "-q", "--refresh"], git_dir=path, work_tree=directory, cwd=directory, ok=frozenset({0, 1}))
-    try:
-        with open(os.path.join(path, "config"), "a", encoding="ascii") as file:
-            file.write(_CONFIG)
-        if owner:
-            _give(path, owner)
-    except OSError as error:
-        raise HostError(f"the agent's own repository cannot be finished: {error}", where=path) from error
+    def __init__(self, store: Store, part: str, directory: str, owner: Owner | None, state: str) -> None:
+        """`state` is a directory of ours, made as needed, for copies of what an agent may have changed."""
+        self._store, self._part, self._owner, self._directory = store, part, owner, directory
+        self._path, self._state = os.path.join(directory, ".git"), state
+        self._tree = ""
+        self._mark: set[bytes] | None = None
+
+    def make(self, tree: str) -> None:
+        """Make it, and an index that matches the files there, written by us and seen by nobody else yet."""
+        self._mark = None
+        commit = self._commit(tree)
+        git.run(["init", "--quiet", "--template=", f"--initial-branch={BRANCH}",
+                 f"--object-format={self._store.object_format}", self._directory])  # fmt: skip
+        self._store.lend(commit, self._path, f"refs/heads/{BRANCH}")
+        git.run(["read-tree", commit], git_dir=self._path)
+        refresh = ["update-index", "-q", "--refresh"]
+        git.run(refresh, git_dir=self._path, work_tree=self._directory, cwd=self._directory, ok=frozenset({0, 1}))
+        try:
+            with open(os.path.join(self._path, "config"), "a", encoding="ascii") as file:
+                file.write(_CONFIG)
+            if self._owner:
+                _give(self._path, self._owner)
+            self._keep(tree)
+        except OSError as error:
+            raise HostError(f"the agent's own repository cannot be finished: {error}", where=self._path) from error
+
+    def _commit(self, tree: str) -> str:
+        root = self._store.subtree(tree, self._part)
+        message, author = "The state this run started from.", "inbounds <inbounds@inbounds.invalid>"
+        return self._store.commit(root, [], message, author, 0)
+
+    def _keep(self, tree: str) -> None:
+        """Copy all but the objects: what an agent changes by using it."""
+        descent.delete_tree(self._state)
+        shutil.copytree(
+            self._path,
+            self._state,
+            symlinks=True,
+            ignore=lambda at, names: ["objects"] if at == self._path and "objects" in names else [],
+        )
+        self._tree = tree
+
+    def mark(self) -> None:
+        """It is as it was made, at least two ticks of the file system's clock ago: `renew` can go back to this."""
+        handle = os.open(self._path, DIRECTORY)
+        try:
+            self._mark = listing.lines(handle, _LIMITS)
+        finally:
+            os.close(handle)
+
+    def renew(self, tree: str) -> bool:
+        """Make it anew by writing what was touched since the mark; False where all of it must be made anew.
+
+        Objects that an agent has touched are not looked at: then all is made anew.
+        """
+        mark, self._mark = self._mark, None
+        if mark is None:
+            return False
+        try:
+            handle = os.open(self._path, DIRECTORY)
+        except OSError:  # gone, or no directory any more
+            return False
+        try:
+            if not self._as_kept(handle, mark):
+                return False
+        finally:
+            os.close(handle)
+        if tree != self._tree:
+            commit = self._commit(tree)
+            self._store.lend(commit, self._path, f"refs/heads/{BRANCH}")
+            git.run(["read-tree", "-m", commit], git_dir=self._path)
+            if self._owner:
+                _give(self._path, self._owner)
+            self._keep(tree)
+        return True
+
+    def _as_kept(self, handle: int, mark: set[bytes]) -> bool:
+        touched = rewind.touched(handle, mark, _LIMITS)
+        if touched is None:
+            return False
+        made = {path: kind for kind, path in map(listing.kind_and_path, mark)}
+        if any(path.startswith(OBJECTS) and made.get(path, "d") != "d" for path in touched):
+            return False
+        if not rewind.clear(handle, touched, lambda path: made.get(path) == "d", self._owner):
+            return False
+        for path in sorted(touched & made.keys() - {""}):
+            parent, name = walk.open_parent(handle, path)
+            try:
+                self._put(parent, name, path, is_directory=made[path] == "d")
+            finally:
+                os.close(parent)
+        return True
+
+    def _put(self, parent: int, name: str, path: str, *, is_directory: bool) -> None:
+        """One file or directory as it was made."""
+        if is_directory:
+            try:
+                about = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            except FileNotFoundError:
+                os.mkdir(name, 0o755, dir_fd=parent)
+            else:
+                if stat.S_ISDIR(about.st_mode):
+                    return
+                raise HostError(f"{path!r} is no directory", where=self._path)
+        else:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with (
+                open(os.path.join(self._state, path), "rb") as source,
+                open(os.open(name, flags, 0o644, dir_fd=parent), "wb") as target,
+            ):
+                shutil.copyfileobj(source, target)
+                os.fchmod(target.fileno(), stat.S_IMODE(os.fstat(source.fileno()).st_mode))
+        if self._owner:
+            os.chown(name, self._owner.uid, self._owner.gid, dir_fd=parent, follow_symlinks=False)
 
 
 def _give(path: str, owner: Owner) -> None:

@@ -1,0 +1,86 @@
+"""Take back what was done in a directory since it was listed: only what a new listing shows otherwise is touched.
+
+By descriptor, never through a link; nobody else may be at work there. Knows nothing of trees or repositories.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterable
+
+from inbounds.store import descent, listing, walk
+from inbounds.store.export import Owner
+from inbounds.store.walk import ABSENT, DIRECTORY, Limits
+
+
+def touched(root: int, before: set[bytes], limits: Limits) -> set[str] | None:
+    """The paths below `root` at which something is, or was, otherwise ("" is `root`); None where no listing can say.
+
+    All that an agent can do to a file shows in its change time, but the first writing through a memory map is the only
+    one that does: so a path that was touched once holds anything, and is to be written anew.
+    """
+    lines = listing.lines(root, limits)
+    return None if lines is None else {listing.kind_and_path(line)[1] for line in lines ^ before}
+
+
+def clear(root: int, paths: Iterable[str], stays: Callable[[str], bool], owner: Owner | None) -> bool:
+    """Delete what stands at `paths`; directories that are to stay get their mode and owner back instead.
+
+    False where such a directory has extended attributes: access lists among them would be inherited by what is written
+    there. HostError for a mount, OSError for what can't be deleted.
+    """
+    for path in sorted(paths):  # a directory before what is in it
+        if not path:
+            if not _as_made(root, owner):
+                return False
+            continue
+        try:
+            parent, name = walk.open_parent(root, path)
+        except OSError as error:
+            if error.errno not in ABSENT:
+                raise
+            continue  # gone with its directory
+        try:
+            if not _cleared(parent, name, stay=stays(path), owner=owner):
+                return False
+        finally:
+            os.close(parent)
+    return True
+
+
+def make_directory(root: int, name: str, owner: Owner | None) -> None:
+    """Have a directory `name` in `root`, as all are made."""
+    with contextlib.suppress(FileExistsError):  # opening it says whether it is one
+        os.mkdir(name, dir_fd=root)
+    handle = os.open(name, DIRECTORY, dir_fd=root)
+    try:
+        _as_made(handle, owner)
+    finally:
+        os.close(handle)
+
+
+def _cleared(parent: int, name: str, *, stay: bool, owner: Owner | None) -> bool:
+    try:
+        mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return True
+    if not stat.S_ISDIR(mode):
+        os.unlink(name, dir_fd=parent)
+        return True
+    if not stay:
+        descent.delete_tree(f"/proc/self/fd/{parent}/{name}")
+        return True
+    handle = os.open(name, DIRECTORY, dir_fd=parent)
+    try:
+        return _as_made(handle, owner)
+    finally:
+        os.close(handle)
+
+
+def _as_made(directory: int, owner: Owner | None) -> bool:
+    if os.listxattr(directory):
+        return False
+    if owner:
+        os.fchown(directory, owner.uid, owner.gid)
+    os.fchmod(directory, 0o755)
+    return True
