@@ -294,6 +294,10 @@ class Rig:
         while os.path.ismount(self.paths.run):
             subprocess.run(["umount", "-l", self.paths.run], check=True)
         shutil.rmtree(self.top)
+        # An installed service keeps the table until it is uninstalled. Nobody uninstalls this one; who comes next makes
+        # the table anew, and where somebody has rules in it, it stays for the last to go.
+        if not any(packets._rules(slot, packets.TABLE) for slot in range(protocol.SLOTS)):
+            packets.remove_all()
 
 
 def traces(paths: Paths | None = None) -> dict[str, list[str]]:
