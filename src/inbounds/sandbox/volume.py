@@ -256,7 +256,7 @@ class Volume:
                 rewind.clear(root, [".git"], lambda _: False, self._owner)
                 self._throwaway.make(tree)
                 time.sleep(2 * TICK_NS / 1e9)
-        self._throwaway.mark()
+                self._throwaway.mark()
         return True
 
     def _replace(self, tree: str) -> None:

@@ -1,6 +1,7 @@
-"""Take back what was done in a directory since it was listed: only what a new listing shows otherwise is touched.
+"""Clear away what was done in a directory since it was listed: whatever a new listing shows otherwise.
 
-By descriptor, never through a link; nobody else may be at work there. Knows nothing of trees or repositories.
+All that can be done to a file shows in its change time, but the first writing through a memory map is the only one that
+does: so what was touched once holds anything, and is to be written anew. Knows nothing of trees or repositories.
 """
 
 import contextlib
@@ -8,24 +9,15 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 
-from inbounds.store import descent, listing, walk
+from inbounds.store import descent, walk
 from inbounds.store.export import Owner
-from inbounds.store.walk import ABSENT, DIRECTORY, Limits
-
-
-def touched(root: int, before: set[bytes], limits: Limits) -> set[str] | None:
-    """The paths below `root` at which something is, or was, otherwise ("" is `root`); None where no listing can say.
-
-    All that an agent can do to a file shows in its change time, but the first writing through a memory map is the only
-    one that does: so a path that was touched once holds anything, and is to be written anew.
-    """
-    lines = listing.lines(root, limits)
-    return None if lines is None else {listing.kind_and_path(line)[1] for line in lines ^ before}
+from inbounds.store.walk import ABSENT, DIRECTORY
 
 
 def clear(root: int, paths: Iterable[str], stays: Callable[[str], bool], owner: Owner | None) -> bool:
-    """Delete what stands at `paths`; directories that are to stay get their mode and owner back instead.
+    """Delete what stands at `paths` below `root`; directories that are to stay get their mode and owner back instead.
 
+    By descriptor, never through a link; nobody else may be at work there.
     False where such a directory has extended attributes: access lists among them would be inherited by what is written
     there. HostError for a mount, OSError for what can't be deleted.
     """

@@ -149,17 +149,11 @@ class Snapshots:
         base where this workspace may not.
         """
         self.refuse_beyond(tree)
-        self._known = {}
-        self._load(tree)
-        self._mark(root, tree, written)
-
-    def _mark(self, root: int, tree: str, written: Iterable[tuple[Entry, str]]) -> None:
-        """What is there now is `tree`, and it can be gone back to; these files of it are new."""
         time.sleep(2 * TICK_NS / 1e9)  # so that the first change by anybody gets a later time than these files
         now = time.time_ns()
-        for entry, blob in written:
-            self._known[entry.path] = (entry, blob, now)
-        self._links = {path: target for path, target in self._links.items() if path in self._known}
+        self._known = {entry.path: (entry, blob, now) for entry, blob in written}
+        self._links.clear()
+        self._load(tree)
         self._look = self._origin = None
         lines = listing.lines(root, self._limits)
         if lines is not None and (look := self._as_written(lines)):
@@ -174,11 +168,10 @@ class Snapshots:
         """
         origin, self._origin, self._look = self._origin, None, None
         held, self._held = self._held, None
-        if origin is None or held is None:
+        lines = listing.lines(root, self._limits) if origin and held is not None else None
+        if origin is None or held is None or lines is None:
             return False
-        seen = rewind.touched(root, origin[1], self._limits)
-        if seen is None:
-            return False
+        seen = {listing.kind_and_path(line)[1] for line in lines ^ origin[1]}
         named, own = self._part.repository_path, len(self._part.repository_path(""))
         paths = {named(path) for path in seen if path} | set(_sides(self._store.diff(origin[0], tree)))
         if len(paths) > DELTA_MAX:
@@ -189,7 +182,7 @@ class Snapshots:
             return False
         files = [(path, wanted.file(path)) for path in sorted(paths, key=os.fsencode)]
         nodes = [Node(value[0], "blob", value[1], path, 0) for path, value in files if value]
-        written = export(self._store.path, nodes, place, owner)
+        export(self._store.path, nodes, place, owner)
         rewind.make_directory(root, kept[own:], owner)
         moves = _sides(self._store.diff(self._tree, tree))
         self._index.update(
@@ -205,8 +198,9 @@ class Snapshots:
                 held[path] = value
             else:
                 held.pop(path, None)
-        self._mark(root, tree, written)
-        self._held, self._tree = held, tree
+        # What was just written is in none of these lines: the next look reads it, and the next going back writes it.
+        self._look = self._as_written(lines & origin[1])
+        self._held, self._tree, self._origin = held, tree, origin
         return True
 
     def refuse_beyond(self, tree: str) -> None:

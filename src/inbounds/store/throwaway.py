@@ -66,7 +66,7 @@ class Throwaway:
         self._tree = tree
 
     def mark(self) -> None:
-        """It is as it was made, at least two ticks of the file system's clock ago: `renew` can go back to this."""
+        """It is as it was made, at least two ticks of the file system's clock ago: `renew` goes back to this."""
         handle = os.open(self._path, DIRECTORY)
         try:
             self._mark = listing.lines(handle, _LIMITS)
@@ -78,7 +78,7 @@ class Throwaway:
 
         Objects that an agent has touched are not looked at: then all is made anew.
         """
-        mark, self._mark = self._mark, None
+        mark, self._mark = self._mark, None  # until all of it is done
         if mark is None:
             return False
         try:
@@ -96,13 +96,14 @@ class Throwaway:
             git.run(["read-tree", "-m", commit], git_dir=self._path)
             if self._owner:
                 _give(self._path, self._owner)
-            self._keep(tree)
+        self._mark = mark
         return True
 
     def _as_kept(self, handle: int, mark: set[bytes]) -> bool:
-        touched = rewind.touched(handle, mark, _LIMITS)
-        if touched is None:
+        lines = listing.lines(handle, _LIMITS)
+        if lines is None:
             return False
+        touched = {listing.kind_and_path(line)[1] for line in lines ^ mark}
         made = {path: kind for kind, path in map(listing.kind_and_path, mark)}
         if any(path.startswith(OBJECTS) and made.get(path, "d") != "d" for path in touched):
             return False
@@ -140,9 +141,14 @@ class Throwaway:
 
 
 def _give(path: str, owner: Owner) -> None:
-    """Give everything below away; it was made by git a moment ago and nobody else has seen it."""
+    """Give everything below away; it was made by git a moment ago and nobody else has seen it.
+
+    What is the owner's already keeps its change time: `renew` goes by it.
+    """
     for _, _, names, handle in os.fwalk(path, follow_symlinks=False):
         for name in names:
-            os.chown(name, owner.uid, owner.gid, dir_fd=handle, follow_symlinks=False)
+            about = os.stat(name, dir_fd=handle, follow_symlinks=False)
+            if (about.st_uid, about.st_gid) != (owner.uid, owner.gid):
+                os.chown(name, owner.uid, owner.gid, dir_fd=handle, follow_symlinks=False)
         os.fchown(handle, owner.uid, owner.gid)
         os.fchmod(handle, 0o755)  # the agent's user must get in, whatever the umask
