@@ -68,8 +68,8 @@ def test_a_kernel_without_landlock_lowers_the_level(rig: Rig, monkeypatch: pytes
     code = """
         print(outcome(os.open, "/proc/1/mem", os.O_RDWR), outcome(os.open, "/proc/1/environ", os.O_RDONLY))
     """
-    # PID 1 stays unwritable without it
-    assert rig.python(code).lines == ["EACCES EACCES"]
+    # PID 1 stays unwritable without it: its own files in /proc are seen through a read-only mount
+    assert rig.python(code).lines == ["EROFS EACCES"]
 
 
 @pytest.mark.req("F10")

@@ -386,5 +386,8 @@ SENTENCES: dict[str, tuple[str, Callable[[Data], str]]] = {
     ),
     "journal.clock_set_back": (EVIDENCE, lambda d: f"the host's clock was set back by {_span(d)}"),
     "journal.checkpoint": (EVIDENCE, _checkpoint),
+    "drill.started": (ASKED, lambda d: f"a drill of {_get(d, 'mode')} jails on this host"),
+    "drill.case": (SEEN, lambda d: f"{_get(d, 'id')}: {_get(d, 'outcome')}{_after(d, 'observed')}"),
+    "drill.finished": (DECIDED, lambda d: f"the drill: {whole(d, 'counted')} counted, {whole(d, 'escaped')} escaped"),
     "agent.said": (SAID, _said),
 }
