@@ -50,6 +50,7 @@ bench: $(READY) ## how fast: kernel, journal, verify, an incident, jails and wor
 	@"$(BIN)/python" bench/incident_bench.py --json .cache/bench/incident.json
 	@"$(BIN)/python" bench/jail_bench.py --json .cache/bench/jail.json
 	@"$(BIN)/python" bench/work_bench.py --json .cache/bench/work.json
+	@"$(BIN)/python" bench/checkpoint_bench.py --json .cache/bench/checkpoint.json
 	@"$(BIN)/python" bench/stop_bench.py --json .cache/bench/stop.json
 	@"$(BIN)/python" bench/events_bench.py --json .cache/bench/events.json
 	@"$(BIN)/python" bench/volume_bench.py --json .cache/bench/volume.json

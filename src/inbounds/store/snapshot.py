@@ -17,7 +17,7 @@ from inbounds.store import git, listing, rewind, walk
 from inbounds.store.blobs import BlobWriter
 from inbounds.store.export import Owner, export
 from inbounds.store.store import Store
-from inbounds.store.tree import Change, Node
+from inbounds.store.tree import Change, Node, later_sides
 from inbounds.store.walk import LINK, Entry, Limits, Scan
 
 # File times move in ticks of at most 10 ms (HZ=100): a file written within two ticks of the look at it is read again.
@@ -173,10 +173,10 @@ class Snapshots:
             return False
         seen = {listing.kind_and_path(line)[1] for line in lines ^ origin[1]}
         named, own = self._part.repository_path, len(self._part.repository_path(""))
-        paths = {named(path) for path in seen if path} | set(_sides(self._store.diff(origin[0], tree)))
+        paths = {named(path) for path in seen if path} | set(later_sides(self._store.diff(origin[0], tree)))
         if len(paths) > DELTA_MAX:
             return False
-        wanted = _Wanted(self._base, self._below, _sides(self._store.diff(self._base_tree, tree)))
+        wanted = _Wanted(self._base, self._below, later_sides(self._store.diff(self._base_tree, tree)))
         inside = [path[own:] for path in paths] + ([""] if "" in seen else [])
         if not rewind.clear(root, inside, lambda path: wanted.directory(named(path)) or named(path) == kept, owner):
             return False
@@ -184,7 +184,7 @@ class Snapshots:
         nodes = [Node(value[0], "blob", value[1], path, 0) for path, value in files if value]
         export(self._store.path, nodes, place, owner)
         rewind.make_directory(root, kept[own:], owner)
-        moves = _sides(self._store.diff(self._tree, tree))
+        moves = later_sides(self._store.diff(self._tree, tree))
         self._index.update(
             [path for path, value in moves.items() if value is None],
             [(path, *value) for path, value in moves.items() if value is not None],
@@ -442,17 +442,6 @@ class Snapshots:
             hits = {os.fsdecode(path[2:]) for path in out.split(b"\0")[:-1]}
             self._ignored.update((path, path in hits) for path in unknown)
         return {path for path in paths if self._ignored[path]}
-
-
-def _sides(changes: Iterable[Change]) -> dict[str, tuple[int, str] | None]:
-    """What every path that differs has in the later tree: mode and blob, or nothing."""
-    found: dict[str, tuple[int, str] | None] = {}
-    for change in changes:
-        if change.status in ("D", "R"):
-            found.setdefault(change.old_path, None)
-        if change.status != "D":
-            found[change.path] = (change.new_mode, change.new_blob)
-    return found
 
 
 class _Wanted:

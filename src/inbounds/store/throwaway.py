@@ -11,7 +11,9 @@ import stat
 from inbounds.contracts.errors import HostError
 from inbounds.store import descent, git, listing, rewind, walk
 from inbounds.store.export import Owner
+from inbounds.store.index import Index
 from inbounds.store.store import Store
+from inbounds.store.tree import later_sides
 from inbounds.store.walk import DIRECTORY, Limits
 
 BRANCH = "main"
@@ -91,13 +93,27 @@ class Throwaway:
         finally:
             os.close(handle)
         if tree != self._tree:
-            commit = self._commit(tree)
-            self._store.lend(commit, self._path, f"refs/heads/{BRANCH}")
-            git.run(["read-tree", "-m", commit], git_dir=self._path)
+            self._move_on(tree)
             if self._owner:
                 _give(self._path, self._owner)
         self._mark = mark
         return True
+
+    def _move_on(self, tree: str) -> None:
+        """From the tree that it was made of to another: a fetch would look through all of both."""
+        store = self._store
+        old, new = self._commit(self._tree), self._commit(tree)
+        pack = ["pack-objects", "-q", "--revs", "--stdout", "--window=0"]
+        sent = git.run(pack, git_dir=store.path, stdin=f"{new}\n^{old}\n".encode())
+        # Into a pack: objects unpacked give the made ones another change time where they are met again.
+        git.run(["index-pack", "--stdin"], git_dir=self._path, stdin=sent, config={"core.fsync": "none"})
+        git.run(["update-ref", f"refs/heads/{BRANCH}", new], git_dir=self._path)
+        index = Index(self._path, os.path.join(self._path, "index"), store.null_id)
+        sides = later_sides(store.diff(store.tree_of(old), store.tree_of(new)))
+        index.update(
+            [path for path, value in sides.items() if value is None],
+            [(path, *value) for path, value in sides.items() if value is not None],
+        )
 
     def _as_kept(self, handle: int, mark: set[bytes]) -> bool:
         lines = listing.lines(handle, _LIMITS)

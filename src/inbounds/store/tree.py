@@ -5,6 +5,7 @@ Paths are str with undecodable bytes as surrogates (os.fsdecode); showing them i
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from inbounds.contracts.errors import HostError
@@ -84,3 +85,14 @@ def lines(counts: bytes) -> tuple[Lines, ...]:
         binary = added == b"-"
         found.append(Lines(os.fsdecode(path), None if binary else int(added), None if binary else int(deleted)))
     return tuple(found)
+
+
+def later_sides(changes: Iterable[Change]) -> dict[str, tuple[int, str] | None]:
+    """What every path that differs has in the later tree: mode and blob, or nothing."""
+    found: dict[str, tuple[int, str] | None] = {}
+    for change in changes:
+        if change.status in ("D", "R"):
+            found.setdefault(change.old_path, None)
+        if change.status != "D":
+            found[change.path] = (change.new_mode, change.new_blob)
+    return found
