@@ -151,8 +151,12 @@ class Snapshots:
         self.refuse_beyond(tree)
         time.sleep(2 * TICK_NS / 1e9)  # so that the first change by anybody gets a later time than these files
         now = time.time_ns()
-        self._known = {entry.path: (entry, blob, now) for entry, blob in written}
-        self._links.clear()
+        self._known, self._links = {}, {}
+        own = len(self._part.repository_path(""))
+        for entry, blob in written:
+            self._known[entry.path] = (entry, blob, now)
+            if entry.mode == LINK:
+                self._link(entry.path, blob, walk.read_entry(root, entry._replace(path=entry.path[own:])) or b"")
         self._load(tree)
         self._look = self._origin = None
         lines = listing.lines(root, self._limits)
@@ -173,11 +177,13 @@ class Snapshots:
             return False
         seen = {listing.kind_and_path(line)[1] for line in lines ^ origin[1]}
         named, own = self._part.repository_path, len(self._part.repository_path(""))
-        paths = {named(path) for path in seen if path} | set(later_sides(self._store.diff(origin[0], tree)))
+        moved = later_sides(self._store.diff(origin[0], tree))
+        paths = {named(path) for path in seen if path} | moved.keys()
         if len(paths) > DELTA_MAX:
             return False
         wanted = _Wanted(self._base, self._below, later_sides(self._store.diff(self._base_tree, tree)))
-        inside = [path[own:] for path in paths] + ([""] if "" in seen else [])
+        emptied = {above for path in moved for above in _parents(path) if len(above) > own}  # or not: see what stays
+        inside = [path[own:] for path in paths | emptied] + ([""] if "" in seen else [])
         if not rewind.clear(root, inside, lambda path: wanted.directory(named(path)) or named(path) == kept, owner):
             return False
         files = [(path, wanted.file(path)) for path in sorted(paths, key=os.fsencode)]
@@ -387,8 +393,13 @@ class Snapshots:
         self.stored += len(content) if before is None or before[1] != blob else 0
         self._known[path] = (entry, blob, began)
         self._links.pop(path, None)
-        if entry.mode == LINK and self._base.get(path) != (LINK, blob) and _leads_out(path, os.fsdecode(content)):
-            self._links[path] = os.fsdecode(content)
+        if entry.mode == LINK:
+            self._link(path, blob, content)
+
+    def _link(self, path: str, blob: str, target: bytes) -> None:
+        """Note a link that leads out, unless it is the base's."""
+        if self._base.get(path) != (LINK, blob) and _leads_out(path, os.fsdecode(target)):
+            self._links[path] = os.fsdecode(target)
 
     def _turned(self, paths: Iterable[str], held: Held, found: Scan) -> tuple[list[str], list[tuple[str, int, str]]]:
         """Of these paths, what must be taken out of the tree that is held and what put in.
