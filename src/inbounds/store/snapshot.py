@@ -160,7 +160,7 @@ class Snapshots:
         self._load(tree)
         self._look = self._origin = None
         lines = listing.lines(root, self._limits)
-        if lines is not None and (look := self._as_written(lines)):
+        if lines is not None and (look := self._as_written(lines)) and self._faultless(look):
             self._look, self._origin = look, (tree, lines)
 
     def rewind(self, root: int, tree: str, place: str, owner: Owner | None, *, kept: str) -> bool:
@@ -219,22 +219,27 @@ class Snapshots:
         return self._part.holds(change.path) and self._part.holds(change.old_path)
 
     def _as_written(self, lines: set[bytes]) -> "_Look | None":
-        """What a look at the workspace as it was just written shows; None where a scan might find fault with it."""
-        limits = self._limits
-        entries = {path: entry for path, (entry, _, _) in self._known.items()}
+        """What a look at just the known files of the workspace shows; None if these lines are not of just these."""
+        entries = {path: known[0] for path, known in self._known.items()}
         files = sum(not line.startswith(b"d") for line in lines)
-        size = sum(entry.size for entry in entries.values())
-        if files != len(entries) or len(lines) > limits.entries_max or size > limits.bytes_max:
+        if files != len(entries):
             return None
-        for path, entry in entries.items():
-            if (
+        return _Look(lines, entries, sum(entry.size for entry in entries.values()))
+
+    def _faultless(self, look: "_Look") -> bool:
+        """Whether a scan would have nothing to say of any of these files."""
+        limits = self._limits
+        return (
+            len(look.lines) <= limits.entries_max
+            and look.size <= limits.bytes_max
+            and not any(
                 entry.size > limits.file_bytes_max
                 or path.count("/") >= limits.depth_max
                 or len(path) * 4 > limits.path_bytes_max
                 or (entry.mode == LINK and walk.is_foreign(posixpath.basename(path), LINK))
-            ):
-                return None
-        return _Look(lines, entries, size)
+                for path, entry in look.entries.items()
+            )
+        )
 
     def _load(self, tree: str) -> None:
         self._index.load(tree)

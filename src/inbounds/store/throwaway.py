@@ -13,11 +13,12 @@ from inbounds.store import descent, git, listing, rewind, walk
 from inbounds.store.export import Owner
 from inbounds.store.index import Index
 from inbounds.store.store import Store
-from inbounds.store.tree import later_sides
+from inbounds.store.tree import changes, later_sides
 from inbounds.store.walk import DIRECTORY, Limits
 
 BRANCH = "main"
 OBJECTS = "objects/"
+DIRECTORY_MODE = 0o040000  # of a tree in a tree
 _CONFIG = "[user]\n\tname = agent\n\temail = agent@inbounds.invalid\n[gc]\n\tauto = 0\n"
 _LIMITS = Limits()
 
@@ -100,19 +101,22 @@ class Throwaway:
         return True
 
     def _move_on(self, tree: str) -> None:
-        """From the tree that it was made of to another: a fetch would look through all of both."""
+        """From the tree that it was made of to another: a fetch would send all of that, and index it."""
         store = self._store
-        old, new = self._commit(self._tree), self._commit(tree)
-        pack = ["pack-objects", "-q", "--revs", "--stdout", "--window=0"]
-        sent = git.run(pack, git_dir=store.path, stdin=f"{new}\n^{old}\n".encode())
+        new = self._commit(tree)
+        roots = [store.subtree(each, self._part) for each in (self._tree, tree)]
+        raw = ["diff-tree", "-r", "-t", "-z", "--no-renames", "--raw", "--no-ext-diff", "--no-textconv", *roots]
+        sides = later_sides(changes(git.run(raw, git_dir=store.path)))
+        names = {new, roots[1], *(value[1] for value in sides.values() if value)}
+        pack = ["pack-objects", "-q", "--stdout", "--window=0"]
+        sent = git.run(pack, git_dir=store.path, stdin="".join(f"{name}\n" for name in names).encode("ascii"))
         # Into a pack: objects unpacked give the made ones another change time where they are met again.
         git.run(["index-pack", "--stdin"], git_dir=self._path, stdin=sent, config={"core.fsync": "none"})
         git.run(["update-ref", f"refs/heads/{BRANCH}", new], git_dir=self._path)
         index = Index(self._path, os.path.join(self._path, "index"), store.null_id)
-        sides = later_sides(store.diff(store.tree_of(old), store.tree_of(new)))
         index.update(
             [path for path, value in sides.items() if value is None],
-            [(path, *value) for path, value in sides.items() if value is not None],
+            [(path, *value) for path, value in sides.items() if value is not None and value[0] != DIRECTORY_MODE],
         )
 
     def _as_kept(self, handle: int, mark: set[bytes]) -> bool:
