@@ -55,9 +55,7 @@ def contents(root):
 def havoc(root, outside):
     """Most of what an agent can do to its files."""
     (root / "a.py").write_text("broken")
-    (root / "kept.py").unlink()
-    (root / "pipe").touch()
-    (root / "pipe").unlink()
+    (root / "kept.py").unlink(missing_ok=True)
     os.mkfifo(root / "pipe")
     (root / "more" / "deep").mkdir(parents=True)
     (root / "more" / "deep" / ".git").mkdir()
@@ -112,6 +110,27 @@ def test_restore_ends_at_exactly_the_tree_whatever_was_done(world, replaced, aga
     assert contents(root) == at_base
     assert volume.snapshot().tree == world.tree
     assert git(root, "status", "--short") == ""
+
+
+def test_restored_files_belong_to_the_jails_user(world, replaced):
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files to another user")
+    volume = world.prepare(uid=4242, gid=4343)
+    root = world.place / "ws" / "rw" / "billing"
+    (root / "a.py").write_text("a = 2\n")
+    (root / "new").mkdir()
+    (root / "new" / "b.py").write_text("b\n")
+    safe = volume.snapshot()
+    for tree in (safe.tree, world.tree, safe.tree):
+        havoc(root, world.place / "source" / "README") if (root / "new").exists() else None
+        os.chown(root / "tests", 0, 0)
+        volume.restore(tree)
+        for directory, names, files in os.walk(world.place / "ws" / "rw"):
+            for name in (*names, *files):
+                about = os.lstat(os.path.join(directory, name))
+                assert (about.st_uid, about.st_gid) == (4242, 4343), name
+        assert volume.snapshot().tree == tree
+    assert not replaced
 
 
 def test_a_file_written_through_a_map_without_a_trace_is_written_anew(world, replaced):

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from storerepo import make
 
+from inbounds.contracts.errors import HostError
 from inbounds.store import descent, listing, snapshot, walk
 from inbounds.store.snapshot import Part, Snapshots
 from inbounds.store.store import Store
@@ -93,7 +93,7 @@ def world(place, monkeypatch):
 def act(world: World, action: str, one: str, two: str, size: int) -> None:
     """Do one thing that an agent may do; what can't be done is nothing."""
     here, there = world.root / one, world.root / two
-    with contextlib.suppress(OSError, shutil.Error):
+    with contextlib.suppress(OSError, HostError):
         match action:
             case "write":
                 here.parent.mkdir(parents=True, exist_ok=True)

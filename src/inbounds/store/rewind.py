@@ -5,6 +5,7 @@ does: so what was touched once holds anything, and is to be written anew. Knows 
 """
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -12,6 +13,9 @@ from collections.abc import Callable, Iterable
 from inbounds.store import descent, walk
 from inbounds.store.export import Owner
 from inbounds.store.walk import ABSENT, DIRECTORY
+
+# Every file of such a host has it, and no agent can set it.
+BY_POLICY = frozenset({"security.selinux"})
 
 
 def clear(root: int, paths: Iterable[str], stays: Callable[[str], bool], owner: Owner | None) -> bool:
@@ -70,8 +74,12 @@ def _cleared(parent: int, name: str, *, stay: bool, owner: Owner | None) -> bool
 
 
 def _as_made(directory: int, owner: Owner | None) -> bool:
-    if os.listxattr(directory):
-        return False
+    try:
+        if set(os.listxattr(directory)) - BY_POLICY:
+            return False
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:  # then there are none
+            raise
     if owner:
         os.fchown(directory, owner.uid, owner.gid)
     os.fchmod(directory, 0o755)

@@ -48,7 +48,7 @@ class Throwaway:
                 file.write(_CONFIG)
             if self._owner:
                 _give(self._path, self._owner)
-            self._keep(tree)
+            self._tree = tree
         except OSError as error:
             raise HostError(f"the agent's own repository cannot be finished: {error}", where=self._path) from error
 
@@ -57,24 +57,24 @@ class Throwaway:
         message, author = "The state this run started from.", "inbounds <inbounds@inbounds.invalid>"
         return self._store.commit(root, [], message, author, 0)
 
-    def _keep(self, tree: str) -> None:
-        """Copy all but the objects: what an agent changes by using it."""
-        descent.delete_tree(self._state)
-        shutil.copytree(
-            self._path,
-            self._state,
-            symlinks=True,
-            ignore=lambda at, names: ["objects"] if at == self._path and "objects" in names else [],
-        )
-        self._tree = tree
-
     def mark(self) -> None:
-        """It is as it was made, at least two ticks of the file system's clock ago: `renew` goes back to this."""
-        handle = os.open(self._path, DIRECTORY)
+        """It is as it was made, at least two ticks of the file system's clock ago: `renew` goes back to this.
+
+        All but the objects is copied: what an agent changes by using it.
+        """
         try:
-            self._mark = listing.lines(handle, _LIMITS)
-        finally:
-            os.close(handle)
+            descent.delete_tree(self._state)
+            shutil.copytree(self._path, self._state, ignore=self._but_objects, symlinks=True)
+            handle = os.open(self._path, DIRECTORY)
+            try:
+                self._mark = listing.lines(handle, _LIMITS)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise HostError(f"the agent's own repository cannot be copied: {error}", where=self._state) from error
+
+    def _but_objects(self, directory: str, names: list[str]) -> list[str]:
+        return [name for name in names if directory == self._path and name == OBJECTS.rstrip("/")]
 
     def renew(self, tree: str) -> bool:
         """Make it anew by writing what was touched since the mark; False where all of it must be made anew.
