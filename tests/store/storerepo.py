@@ -18,7 +18,8 @@ ENV = {
 
 
 def git(directory: Path | str, *args: str, check: bool = True) -> str:
-    done = subprocess.run(["git", "-C", str(directory), *args], env=ENV, capture_output=True, text=True, check=False)
+    argv = ["git", "-C", str(directory), "-c", "gc.auto=0", *args]  # or it goes on behind the test, in its directory
+    done = subprocess.run(argv, env=ENV, capture_output=True, text=True, check=False)
     if check and done.returncode:
         raise AssertionError(f"git {args}: {done.stderr}")
     return (done.stdout if check else done.stdout + done.stderr).strip()

@@ -248,11 +248,16 @@ class Volume:
         """Whether writing what was touched is enough; where not, all is to be replaced."""
         if not os.path.isdir(self.root):
             return False
-        renewed = self._throwaway.renew(tree)
+        from concurrent.futures import ThreadPoolExecutor
+
         with self._opened() as root:
-            if not self._snapshots.rewind(root, tree, self._at("rw"), self._owner, kept=self._part.protected[0]):
+            with ThreadPoolExecutor(1) as meanwhile:  # they have nothing in common, and each is many short processes
+                renewed = meanwhile.submit(self._throwaway.renew, tree)
+                kept = self._part.protected[0]
+                done = self._snapshots.rewind(root, tree, self._at("rw"), self._owner, kept=kept)
+            if not done:
                 return False
-            if not renewed:
+            if not renewed.result():
                 rewind.clear(root, [".git"], lambda _: False, self._owner)
                 self._throwaway.make(tree)
                 time.sleep(2 * TICK_NS / 1e9)
