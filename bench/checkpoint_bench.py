@@ -119,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--files", type=int, default=FILES)
     parser.add_argument("--bytes", type=int, default=LARGE_BYTES, help="of the large tree; 0 leaves it out")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--checkpoints", type=int, default=200)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()

@@ -60,16 +60,19 @@ def lines(root: int, limits: Limits) -> set[bytes] | None:
         "-printf",
         FIELDS,
     ]
-    process = subprocess.Popen(
-        argv,
-        cwd=f"/proc/self/fd/{root}",
-        env={"LC_ALL": "C"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # its words would be about names of an agent's choice; the status says enough
-        start_new_session=True,
-        bufsize=0,
-    )
+    try:
+        process = subprocess.Popen(
+            argv,
+            cwd=f"/proc/self/fd/{root}",
+            env={"LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # its words would be about names of an agent's choice; the status says enough
+            start_new_session=True,
+            bufsize=0,
+        )
+    except OSError:  # no /proc, or no process to be had
+        return None
     try:
         said = _read(process, limits.entries_max * LINE_BYTES)
         if said is None or process.wait(TIMEOUT_S):
