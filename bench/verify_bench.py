@@ -1,8 +1,8 @@
 """How fast `verify` reads: records a second for the whole of verify_run on a journal of realistic records.
 
-`python bench/verify_bench.py [--records N] [--keep DIR] [--json FILE]`. The journal has what a long run leaves: iterations of some
-hundred model requests and tool calls, a verdict and a commit at the end of each, a signed checkpoint and an anchor
-behind each commit, people's signatures, one stop. Times are the best of three, in CPU and in wall-clock seconds.
+`python bench/verify_bench.py [--records N] [--keep DIR] [--json FILE]`. The journal has what a long run leaves:
+iterations of some hundred model requests and tool calls, a verdict and a commit at the end of each, a signed checkpoint
+and an anchor behind each commit, people's signatures, one stop. Times are the best of three, CPU and wall clock.
 """
 
 import argparse
