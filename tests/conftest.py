@@ -6,6 +6,7 @@ Knows nothing of what the tests do.
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +125,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's background job ignores interrupts, and so does all that it starts; a person's terminal does not.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if target := config.getoption("--list-without"):
         config.pluginmanager.register(Listing(target))
         return

@@ -5,6 +5,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from inbounds.contracts.bound import Contract
 from inbounds.contracts.limits import CEILING
 from inbounds.kernel.state import State
@@ -69,3 +71,19 @@ def test_a_word_that_takes_anothers_place_is_heard_too(tmp_path: Path) -> None:
     journal.disk[1].kept = True
     seen.look()
     assert requests.find_stop(tmp_path) is None
+
+
+@pytest.mark.parametrize("kind", ["directory", "link"])
+def test_what_cannot_be_read_or_removed_is_one_stop_and_not_one_a_look(tmp_path: Path, kind: str) -> None:
+    journal = Journal()
+    seen = observer(tmp_path, journal)
+    if kind == "directory":
+        (tmp_path / requests.STOP).mkdir()
+    else:
+        (tmp_path / "elsewhere").write_text("{}")
+        (tmp_path / requests.STOP).symlink_to(tmp_path / "elsewhere")
+    for _ in range(4):
+        seen.look()
+        for written in journal.disk:
+            written.kept = True
+    assert [data["who"] for _, data in journal.handed] == ["unknown"]

@@ -80,8 +80,7 @@ class Observer:
     def _requests(self) -> None:
         """Hand in what people ask for, once; a request's file goes when the journal holds it, and not before."""
         for asked, written in [*self._asked.values()]:
-            if written.is_set() and written.kept:
-                asked.drop()
+            if written.is_set() and written.kept and asked.drop():
                 del self._asked[asked.path]
         stop = requests.find_stop(self._run_dir)
         if stop and self._is_new(stop):
@@ -94,7 +93,7 @@ class Observer:
 
     def _is_new(self, found: Asked) -> bool:
         known = self._asked.get(found.path)
-        return known is None or known[0].inode != found.inode
+        return known is None or known[0].mark != found.mark
 
     def _tampered(self) -> str:
         """What was tampered with, or ""; the frozen documents are compared with what was read at the start (E8)."""

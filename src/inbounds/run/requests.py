@@ -25,17 +25,22 @@ WAKE = signal.SIGURG  # ignored by whoever does not listen for it, so that it ca
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as it was found; `inode` tells it from one that was left since."""
+    """A request as it was found; `mark` (inode, time of change) tells it from one that was left since."""
 
     path: Path
-    inode: int
+    mark: tuple[int, int]
     said: dict[str, Any]
 
-    def drop(self) -> None:
-        """Remove it, unless another one has taken its place meanwhile."""
-        with suppress(FileNotFoundError):
-            if self.path.stat().st_ino == self.inode:
+    def drop(self) -> bool:
+        """Remove it, unless another one has taken its place meanwhile; False where it stays and cannot be removed."""
+        try:
+            if _mark(self.path.lstat()) == self.mark:
                 self.path.unlink()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
 
 
 def ask_stop(
@@ -125,17 +130,24 @@ def _leave(run_dir: Path, name: str, said: dict[str, Any], *, instead: str, at_o
 def _find(path: Path) -> Asked | None:
     """The file, with {} for what cannot be read; it is looked at for as long as it is there."""
     try:
-        with path.open("rb") as file:
-            inode, raw = os.fstat(file.fileno()).st_ino, file.read(BYTES_MAX)
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            mark, raw = _mark(os.fstat(file.fileno())), file.read(BYTES_MAX)
     except FileNotFoundError:
         return None
     except OSError:
-        return Asked(path, 0, {})
+        try:
+            return Asked(path, _mark(path.lstat()), {})
+        except FileNotFoundError:
+            return None
     try:
         said = json.loads(raw)
     except (ValueError, RecursionError):
         said = {}
-    return Asked(path, inode, said if isinstance(said, dict) else {})
+    return Asked(path, mark, said if isinstance(said, dict) else {})
+
+
+def _mark(about: os.stat_result) -> tuple[int, int]:
+    return about.st_ino, about.st_ctime_ns
 
 
 def _writer(run_dir: Path) -> str:
