@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import leftovers  # noqa: E402 - tools/ is no package; the lines above make it r
 import record  # noqa: E402 - the same
 
 WITHOUT = "INBOUNDS_TEST_WITHOUT"
+SERVICE = "INBOUNDS_HOST_SOCKET"  # sandbox/hardened.py's PLACE; nothing of the product is imported before the session
 
 
 def _ids(item: pytest.Item, name: str) -> list[str]:
@@ -125,6 +127,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Whatever is installed on this machine: no host service answers, unless a test starts one of its own.
+    os.environ[SERVICE] = str(Path(tempfile.gettempdir()) / f"no-service-of-{os.getpid()}" / "host.sock")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell's background job ignores interrupts, and so does all that it starts; a person's terminal does not.
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -13,6 +13,7 @@ import pytest
 from inbounds.demo import outside
 from inbounds.journal import chain
 from inbounds.modelserver.server import ModelServer
+from inbounds.sandbox.hardened import PLACE
 from inbounds.sandbox.probe import probe
 
 pytestmark = pytest.mark.slow
@@ -25,6 +26,7 @@ KEYS = {
 }  # fmt: skip
 CODES = ["DONE", "STOP_UNAUTHORIZED_ACCESS", "STOP_BUDGET_EXCEEDED"]
 KEY = "sk-live-demo-key-0123456789"
+KEPT = ("PATH", "PIP_INDEX_URL", "PIP_CONFIG_FILE", PLACE)  # with where no host service is (conftest.py)
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +47,7 @@ def demo(
     """The command with a HOME and a TMPDIR of its own, both empty."""
     for name in ("home", "tmp"):
         (place / name).mkdir(exist_ok=True)
-    kept = {name: os.environ[name] for name in ("PATH", "PIP_INDEX_URL", "PIP_CONFIG_FILE") if name in os.environ}
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     own = {"HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "INBOUNDS_HOME": str(state), "LANG": "C.UTF-8"}
     return subprocess.run(
         [sys.executable, "-m", "inbounds", "demo", *flags],

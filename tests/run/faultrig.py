@@ -19,6 +19,7 @@ from inbounds.demo import acts
 from inbounds.gateway import ledger
 from inbounds.journal.verify import verify_run
 from inbounds.run import authorize, launch
+from inbounds.sandbox.hardened import PLACE
 
 GONE_SECONDS = 8.0  # "within seconds": the kernel ends a namespace in less than one on an idle machine
 CLI_SECONDS = 120
@@ -143,6 +144,7 @@ def inbounds(
         "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
         "HOME": str(rig.stage.repository.parent),
         "INBOUNDS_HOME": str(rig.home.path),
+        PLACE: os.environ[PLACE],
         **(env or {}),
     }
     return subprocess.run(
