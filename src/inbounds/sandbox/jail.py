@@ -375,7 +375,8 @@ def spawn(spec: JailSpec, *, identity: Identity, scratch: Path) -> Jail:
     OperatorError if the specification is impossible. In either case nothing is left running.
     """
     spec.check()
-    spare = _spares.take(identity) if _spares and _spares_pid == os.getpid() and not identity.slot else None
+    spared = not identity.slot and not spec.devices  # what is attached to a spare is nodev
+    spare = _spares.take(identity) if spared and _spares and _spares_pid == os.getpid() else None
     if spare:
         try:
             return _from_spare(spare, spec, identity, scratch)

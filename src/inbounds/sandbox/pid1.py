@@ -123,6 +123,8 @@ def prepare(task: Task) -> None:
         seal.limit_tmpfs(path, size, inodes)
     write_files(task["etc"], 0o644)
     write_files(task["files"], 0o600)
+    for path, major, minor in task["devices"]:
+        seal.check_device(path, major, minor)
     for path in task["masked"]:
         seal.mask(path)
     for path in task["noexec"]:
