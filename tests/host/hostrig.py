@@ -36,7 +36,10 @@ PROGRAM = """
 import os, signal, sys
 from inbounds.host.service import Service
 from inbounds.host.slots import Paths
-state, run, group, fatal, whole = sys.argv[1:]
+state, run, group, fatal, whole, lacks = sys.argv[1:]
+if lacks:  # a host without this controller
+    from inbounds.host import groups
+    groups.KINDS[lacks] = ("none-such", *groups.KINDS[lacks][1:])
 main = os.getpid()
 def step(name):
     if name != fatal:
@@ -188,12 +191,15 @@ class Rig:
         self.clients: list[Client] = []
         self.log = self.top / "log"
 
-    def start(self, fatal: str = "", *, whole: bool = True) -> None:
-        """Start it and wait until it listens. `fatal`: the step at which it is killed, whole or the one process."""
+    def start(self, fatal: str = "", *, whole: bool = True, lacks: str = "") -> None:
+        """Start it and wait until it listens. `fatal`: the step at which it is killed, whole or the one process.
+
+        `lacks`: a kind of ceiling for which it finds no controller.
+        """
         os.makedirs(self.top, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.paths.socket)
-        words = [self.paths.state, self.paths.run, GROUP, fatal, "whole" if whole else "one"]
+        words = [self.paths.state, self.paths.run, GROUP, fatal, "whole" if whole else "one", lacks]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/"

@@ -206,12 +206,12 @@ def test_no_such_slot(rig: Rig) -> None:
         protocol.pack_request(Op.HELLO) + b"\0",
         protocol.pack_request(Op.HELLO)[:-1],
         b"A" * 60_000,
-        protocol.FORM.pack(protocol.MAGIC, 11, NO_SLOT, *[0] * 8),
+        protocol.FORM.pack(protocol.MAGIC, max(Op) + 1, NO_SLOT, *[0] * 8),
         protocol.FORM.pack(protocol.MAGIC, 0, NO_SLOT, *[0] * 8),
         protocol.FORM.pack(protocol.MAGIC + 1, 1, NO_SLOT, *[0] * 8),
         protocol.FORM.pack(protocol.MAGIC, 4, 0, 1 << 63, 1 << 63, *[0] * 6),
     ],
-    ids=["byte", "zeros", "long", "short", "huge", "op 11", "op 0", "version", "counts"],
+    ids=["byte", "zeros", "long", "short", "huge", "unknown op", "op 0", "version", "counts"],
 )
 def test_a_broken_message_ends_the_connection_and_its_slot_only(rig: Rig, data: bytes) -> None:
     client, other = rig.connect(), rig.connect()

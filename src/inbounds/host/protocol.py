@@ -41,6 +41,7 @@ class Op(enum.IntEnum):
     DETACH = 8
     DISCARD = 9
     STATE = 10
+    SLOW = 11
 
 
 class Flag(enum.IntFlag):
@@ -105,6 +106,7 @@ NAMES: dict[Op, tuple[tuple[str, int, int], ...]] = {
     Op.DETACH: (),
     Op.DISCARD: (),
     Op.STATE: (),
+    Op.SLOW: (("cpu_percent", 0, 100_000),),  # of one CPU, never more than is in force; 0: what OPEN asked for, again
 }
 
 # What an answer's integers are, for both ends to count on.
@@ -123,6 +125,7 @@ ANSWERS: dict[Op, tuple[str, ...]] = {
     Op.DETACH: (),
     Op.DISCARD: (),
     Op.STATE: ("processes", "bytes", "inodes", "events_lost", "phase", "deadline_ms"),
+    Op.SLOW: ("cpu_percent",),  # in force; 0: no ceiling can be set, and all of it yields to everybody instead
 }
 
 

@@ -14,7 +14,7 @@ import struct
 import time
 from collections.abc import Callable
 
-from inbounds.host import jailer, protocol, slots
+from inbounds.host import jailer, protocol, share, slots
 from inbounds.host.events import Events
 from inbounds.host.groups import Group
 from inbounds.host.protocol import MESSAGE_BYTES, Flag, Mechanism, Op, Phase, Request
@@ -148,6 +148,8 @@ class Session:
                 return (self.kill(self.mine(request.slot)[0], request["pid"]),), []
             case Op.DEADLINE:
                 return (self.set_deadline(*self.mine(request.slot), request["deadline_ms"]),), []
+            case Op.SLOW:
+                return (self.slow(*self.mine(request.slot), request["cpu_percent"]),), []
             case Op.DETACH:
                 self.leave(self.mine(request.slot)[0].close)
             case Op.DISCARD:
@@ -248,6 +250,10 @@ class Session:
         _check_deadline(deadline_ms)
         slot.set_deadline(self.watchdog.set(slot.number, deadline_ms, living=group.count() > 0))
         return slot.record.deadline_ms
+
+    def slow(self, slot: Slot, group: Group, percent: int) -> int:
+        """Less of the processors for all that runs, or with 0 what it was opened with; what is in force."""
+        return share.leave(group, slot.uid, percent, slot.record.cpu_percent)
 
     def state(self, number: int) -> tuple[int, ...]:
         """Of this connection's slot what is used; of another one of the same user only its phase."""

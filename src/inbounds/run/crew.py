@@ -87,6 +87,8 @@ class Crew:
             after()
         with self._lock:
             role = self._jails.pop(jail, "")
+            if role == SLOWED and self._percent:
+                jail.lift()  # a slot's share is that of all its jails: what is judged next has it whole
         if self._post:
             self._post(
                 "jail.exited",
@@ -123,14 +125,16 @@ class Crew:
         """Slow down the agent's jail from now on, later ones too; what was done, for the journal (see Jail.slow).
 
         Cheap to repeat, and to be repeated: an agent can make what the last call has not seen. 100 lifts it for later
-        jails; the living one stays slow, since priority is not given back without privilege. Judges are never slowed.
+        jails, and for the living one where the host service holds it; priority is not given back without privilege.
+        Judges are never slowed, but in a slot those that the agent itself calls for are, as long as it lives.
         """
         lifted = percent >= FULL
         with self._lock:
             self._percent = 0 if lifted else percent
             chosen = [jail for jail, role in self._jails.items() if role == SLOWED]
         if lifted:
-            return "later jails have their full share"
+            given = sorted({said for jail in chosen if (said := jail.lift())})
+            return ", ".join([*given, "later jails have their full share"])
         done = sorted({jail.slow(percent) for jail in chosen})
         return ", ".join(done) or "no jail of the agent is alive; later ones begin slowly"
 

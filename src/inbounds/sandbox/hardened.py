@@ -21,7 +21,7 @@ from inbounds.host.protocol import Mechanism, Op
 from inbounds.sandbox import seccomp
 from inbounds.sandbox.fileevents import FileEvents
 from inbounds.sandbox.maturity import INSTALL
-from inbounds.sandbox.restraint import CGROUP_FREEZE, KILLED
+from inbounds.sandbox.restraint import CGROUP_FREEZE, KILLED, NICE
 from inbounds.sandbox.spec import ENFORCED, HARDENED
 
 SOCKET = f"{protocol.RUN_DIRECTORY}/{protocol.SOCKET_NAME}"
@@ -325,6 +325,17 @@ class Slot:
         if left:
             raise HostError(f"{left} processes of slot {self.number} survived a kill", fix="inbounds doctor")
         return True
+
+    def slow(self, percent: int) -> str:
+        """Leave all that runs in it `percent` of the CPUs, or with 0 what it was opened with; what was done, in words.
+
+        Where the host has no such controller its processes get niceness instead, which is not given back.
+        """
+        asked = max(1, len(os.sched_getaffinity(0)) * percent) if percent else 0
+        held = self._ask(Op.SLOW, cpu_percent=asked)[0]["cpu_percent"]
+        if not held:
+            return f"nice {NICE}: this host has no ceiling of processors" if asked else "niceness is not given back"
+        return f"slot {self.number}: at most {held}% of one CPU"
 
     def deadline(self, at_ms: int) -> int:
         """When the watchdog ends it: it comes nearer at any time, later only while no jail lives. The one in force."""
