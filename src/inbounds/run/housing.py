@@ -65,9 +65,9 @@ class Housing:
         `gone` is called should the service end it, `gap` should it lose file events.
         """
         if self.hardened and self.slot is None and not self.take_up():
-            made = Slot.open(_ceilings(limits, encrypt=self.encrypted))
+            made = Slot.open(ceilings(limits, encrypt=self.encrypted))
             try:
-                self._remember(made.number)
+                remember(self.run_dir, made.number)
             except BaseException:
                 made.discard()
                 raise
@@ -101,7 +101,7 @@ class Housing:
 
     def room(self, limits: Limits) -> Room | None:
         """What a copy of the workspace may take elsewhere; None where it can be moved."""
-        most = _ceilings(limits, encrypt=False)  # what a volume can hold, so that no workspace is refused
+        most = ceilings(limits, encrypt=False)  # what a volume can hold, so that no workspace is refused
         return Room(most.bytes, 2 * most.inodes) if self.hardened else None
 
     def extend(self, started_ms: int, limits: Limits) -> None:
@@ -136,18 +136,20 @@ class Housing:
     def _live_in(self, slot: Slot) -> None:
         self.slot, self.identity = slot, in_slot(slot)
 
-    def _remember(self, number: int) -> None:
-        path = self.run_dir / NUMBER
-        temporary = path.with_suffix(".new")
-        try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "w", encoding="ascii") as file:
-                json.dump({"slot": number}, file)
-                file.flush()
-                os.fsync(fd)
-            temporary.replace(path)
-        except OSError as error:
-            raise HostError(f"the slot's number cannot be kept: {error.strerror}", where=str(path)) from error
+
+def remember(run_dir: Path, number: int) -> None:
+    """Write down which slot is this run's: all there or not at all. HostError where it can't be."""
+    path = run_dir / NUMBER
+    temporary = path.with_suffix(".new")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w", encoding="ascii") as file:
+            json.dump({"slot": number}, file)
+            file.flush()
+            os.fsync(fd)
+        temporary.replace(path)
+    except OSError as error:
+        raise HostError(f"the slot's number cannot be kept: {error.strerror}", where=str(path)) from error
 
 
 def number_of(run_dir: Path) -> int | None:
@@ -180,7 +182,7 @@ def _deadline(started_ms: int, limits: Limits) -> int:
     return started_ms + limits.wall_clock_ms + WATCHDOG_GRACE_MS
 
 
-def _ceilings(limits: Limits, *, encrypt: bool) -> SlotLimits:
+def ceilings(limits: Limits, *, encrypt: bool) -> SlotLimits:
     """What the volume has room for is the contract's; what ext4 takes for itself comes on top."""
     inodes = limits.inodes + INODES_OURS
     own = JOURNAL_BYTES + inodes * INODE_BYTES + limits.disk_bytes * OVERHEAD_PERCENT // 100
