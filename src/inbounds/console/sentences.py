@@ -321,6 +321,13 @@ def _said(data: Data) -> str:
     return f"(the agent's own words, untrusted) {_get(data, 'text', 'nothing')}"
 
 
+def _executed(data: Data) -> str:
+    named = [_get(item, "path") for item in _items(data, "files") if isinstance(item, dict)]
+    gap = "" if data.get("complete") is True else f"; not all of it: {_get(data, 'why')}"
+    by = "the agent's iteration" if data.get("during") == "agent" else "the tests"
+    return f"{by} executed, as the OS says: {_some(named) if named else 'nothing'}{gap}"
+
+
 def _took_over(data: Data) -> str:
     return f"the supervisor had died; {money(data.get('spent_micro_usd'))} were spent by then, as the ledger says"
 
@@ -339,6 +346,7 @@ SENTENCES: dict[str, tuple[str, Callable[[Data], str]]] = {
             f"{count(len(_items(d, 'files')), 'file was', 'files were')} written, made or removed, as the OS says"
         ),
     ),
+    "files.executed": (EXECUTED, _executed),
     "escalation.raised": (ASKED, lambda d: f"the run asks for a person{_after(d, 'why')}"),
     "volume.polled": (
         SEEN,

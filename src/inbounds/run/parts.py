@@ -6,7 +6,7 @@ Made lazily, so that recovery opens only what is left on disk. Each method is on
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from inbounds.run import (
     replay,
     stopping,
     tools,
+    touching,
     versions,
 )
 from inbounds.run.coder import Coder
@@ -213,7 +214,12 @@ class Parts:
         """Have every judge speak about the last snapshot."""
         assert self._left is not None
         assert self._snapshot is not None
-        self._the_bench().judge(n, self._left, self._snapshot, self.post)
+
+        def post(kind: str, data: Mapping[str, Any]) -> None:
+            touching.of_tests(self.housing.files, n, self.post)  # before the word on which the run may stop
+            self.post(kind, data)
+
+        self._the_bench().judge(n, self._left, self._snapshot, post)
 
     def halt_agent(self) -> None:
         """End the agent's jail; the iteration is judged on what stands."""

@@ -63,6 +63,12 @@ class FileEvents:
         """Have `tell` hear at once, from the reading thread, that events were lost; it must not call back."""
         self._gap = tell
 
+    @property
+    def has_executed(self) -> bool:
+        """Whether `take` has executed files to tell, without waiting for more."""
+        with self._lock:
+            return bool(self._since.executed)
+
     def take(self) -> Touched:
         """What was touched since the last call, once the stream has been quiet for a moment (bounded)."""
         until = time.monotonic() + QUIET_SECONDS_MAX
