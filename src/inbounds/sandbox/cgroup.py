@@ -7,6 +7,7 @@ removed with its jail; what a killed supervisor left empty goes when the next on
 
 import contextlib
 import os
+import select
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 PREFIX = "inbounds-"
 PERIOD_US = 100_000  # the kernel's own default for cpu.max
 REMOVE_SECONDS = 1.0  # the kernel counts the dead for some milliseconds more
-FILE_BYTES_MAX = 1 << 20  # cgroup.threads of a jail: a hundred thousand pids
+FILE_BYTES_MAX = 1 << 20  # cgroup.procs of a jail: a hundred thousand pids
+EVENTS_BYTES_MAX = 1 << 12  # two short lines
 DELEGATE = ("user.delegate", "trusted.delegate")  # systemd's marks on a group that it leaves to others
 
 
@@ -48,30 +50,37 @@ class Cgroup:
 
     def holds(self, pid: int) -> bool:
         """Whether the process is inside."""
-        return str(pid) in _read(f"{self.path}/cgroup.procs").split()
+        return pid in self.processes()
 
     def take(self, pid: int) -> None:
         """Move a process in, all its threads; its children are born here. OSError; one that is gone needs no moving."""
         with contextlib.suppress(ProcessLookupError):
             _write(f"{self.path}/cgroup.procs", str(pid))
 
-    def threads(self) -> set[int]:
-        """The threads inside; a process has the number of its first one, which may have ended before the others."""
-        return {int(number) for number in _read(f"{self.path}/cgroup.threads").split()}
+    def processes(self) -> set[int]:
+        """The processes inside with a thread that lives; all threads of a process are in the same group."""
+        return {int(number) for number in _read(f"{self.path}/cgroup.procs").split()}
 
     def freeze(self) -> None:
         """Have the kernel freeze all that is inside or comes in; it does so a moment later. OSError where it can't."""
         _write(f"{self.path}/cgroup.freeze", "1")
 
-    def thaw(self) -> None:
-        """Let what is inside go on. Only for a jail that has ended: its bubblewrap is what is left."""
-        with contextlib.suppress(OSError):  # gone meanwhile, or never frozen by an old kernel
-            _write(f"{self.path}/cgroup.freeze", "0")
-
-    @property
-    def frozen(self) -> bool:
-        """Whether the kernel says that nothing inside executes."""
-        return "frozen 1" in _read(f"{self.path}/cgroup.events").splitlines()
+    def frozen(self, seconds: float) -> bool:
+        """Whether the kernel says within so many seconds that nothing inside executes."""
+        until = time.monotonic() + seconds
+        waiting = select.poll()
+        with contextlib.suppress(OSError):  # it went with its jail: nothing is frozen in it
+            events = os.open(f"{self.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                waiting.register(events, select.POLLPRI)
+                while b"frozen 1" not in os.pread(events, EVENTS_BYTES_MAX, 0).splitlines():
+                    if (left := until - time.monotonic()) <= 0:
+                        return False
+                    waiting.poll(left * 1000)
+                return True
+            finally:
+                os.close(events)
+        return False
 
     def limit_cpu(self, percent: int) -> bool:
         """At most so much of the CPUs that this process may use. False where there is no such controller."""
