@@ -127,6 +127,8 @@ def test_what_is_no_such_node_is_refused(tmp_path: Path, wrong: str) -> None:
             os.mknod(node, 0o020666, os.makedev(1, 5))
         case "other major":
             os.mknod(node, 0o020666, os.makedev(5, 3))
+        case _:
+            assert wrong == "missing"
     with pytest.raises(RefusedError, match="nvidia3") as refused:
         host.grant((3,))
     assert refused.value.expected

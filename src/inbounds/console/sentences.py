@@ -332,6 +332,10 @@ def _took_over(data: Data) -> str:
     return f"the supervisor had died; {money(data.get('spent_micro_usd'))} were spent by then, as the ledger says"
 
 
+def _failed_part(data: Data) -> str:
+    return "over a ceiling" if data.get("part") == "gpu" else f"{_get(data, 'part')} failed"
+
+
 SENTENCES: dict[str, tuple[str, Callable[[Data], str]]] = {
     "run.accepted": (ASKED, _accepted),
     "iteration.started": (ASKED, _iteration),
@@ -352,7 +356,7 @@ SENTENCES: dict[str, tuple[str, Callable[[Data], str]]] = {
         SEEN,
         lambda d: f"the workspace is over its ceiling: {whole(d, 'bytes') >> 20:,} MiB, {whole(d, 'inodes'):,} inodes",
     ),
-    "part.failed": (SEEN, lambda d: f"{_get(d, 'part')} failed{_after(d, 'detail')}"),
+    "part.failed": (SEEN, lambda d: f"{_failed_part(d)}{_after(d, 'detail')}"),
     "effect.failed": (SEEN, lambda d: f"{_get(d, 'effect')} could not be carried out{_after(d, 'detail')}"),
     "clock.tick": (SEEN, lambda _: "the clock: a limit in time has passed"),
     "snapshot.taken": (WRITTEN, _snapshot),

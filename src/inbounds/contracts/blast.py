@@ -45,13 +45,9 @@ def _devices(contract: Contract) -> list[str]:
     """A grant of a GPU is one of the driver in the host's kernel: a person who signs it is told so."""
     gpu = contract.gpu
     numbers = ", ".join(map(str, gpu.devices))
-    reach = (
-        f"GPU {numbers}: agent and tests reach NVIDIA's driver in the host's kernel by ioctl; a flaw there leads out"
-    )
-    use = (
-        f"on each at most {gpu.memory_mib} MiB, and {gpu.utilization_percent} % for {gpu.utilization_seconds} s at most"
-    )
+    reach = f"GPU {numbers}: agent and tests reach NVIDIA's driver in the host's kernel by ioctl; a flaw there leads"
+    use = f"on each {gpu.memory_mib} MiB at most, and {gpu.utilization_percent} % for {gpu.utilization_seconds} s"
     return [
-        f"{reach} of the jail, and what others keep on that GPU is guarded by that driver alone",
-        f"{use}: more ends the run; watched through NVML, so that more is had for a moment",
+        f"{reach} out of the jail, and what others keep on that GPU is guarded by that driver alone",
+        f"{use}; more ends the run; watched through NVML, so that more is had for a moment",
     ]

@@ -24,6 +24,7 @@ from inbounds.run.mounts import layer_binds
 from inbounds.run.workbench import read_limited
 from inbounds.sandbox.decoys import Decoys
 from inbounds.sandbox.fileevents import FileEvents
+from inbounds.sandbox.gpu import Device
 from inbounds.sandbox.reads import Reads
 from inbounds.sandbox.resolver import Question, Resolver
 from inbounds.sandbox.spec import Bind, JailLimits, JailSpec, Listener
@@ -52,6 +53,7 @@ class Coder:
     post: Post
     say: Post
     files: FileEvents | None = None
+    devices: tuple[Device, ...] = ()
 
     def iterate(self, n: int, prompt: str, volume: Volume, deadline_ms: int) -> None:
         """Run the agent once; posts iteration.started, jail records, agent.said."""
@@ -151,4 +153,5 @@ class Coder:
             files=launch.files,
             decoys=self.decoys.files,
             executables=launch.executables,
+            devices=self.devices,
         )

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from inbounds.contracts.errors import HostError
+from inbounds.sandbox.census import look, members
 from inbounds.sandbox.identity import Identity
 from inbounds.sandbox.jail import Jail, drop_spare, keep_spare, spawn
 from inbounds.sandbox.restraint import NICE
@@ -113,6 +114,11 @@ class Crew:
             self.finish(jail)
             raise
         return self.finish(jail)
+
+    def pids(self) -> set[int]:
+        """Every living process of its jails, as the host numbers them."""
+        inits = [found for jail in list(self._jails) if (found := look(jail.pid)) is not None]
+        return {process.pid for init in inits for process in members(init)}
 
     def kill(self, role: str) -> None:
         """End the jails of one role."""

@@ -20,6 +20,7 @@ from inbounds.run.launch import BLAST, CONTRACT, SETTINGS
 from inbounds.run.ports import Post
 from inbounds.run.requests import Asked
 from inbounds.run.retention import Retention
+from inbounds.sandbox.gpuwatch import Finding
 from inbounds.sandbox.volume import Volume
 from inbounds.store import descent
 from inbounds.store.store import Store
@@ -48,13 +49,13 @@ class Observer:
     def __init__(
         self, run_dir: Path, contract: Contract, store: Store, crew: Crew, *, post: Post, hand_in: HandIn,
         state: Callable[[], State], limits: Callable[[], Limits], volume: Callable[[], Volume | None],
-        jobs: Callable[[], Path], now_ms: Callable[[], int],
+        jobs: Callable[[], Path], now_ms: Callable[[], int], gpu: Callable[[], Finding | None] = lambda: None,
     ) -> None:  # fmt: skip
         """`hand_in` posts, and says when the journal holds it."""
         self._run_dir, self._contract, self._store, self._crew = run_dir, contract, store, crew
         self._post, self._hand_in = post, hand_in
         self._state, self._limits, self._volume = state, limits, volume
-        self._jobs, self._now_ms = jobs, now_ms
+        self._jobs, self._now_ms, self._gpu = jobs, now_ms, gpu
         self.signalled = ""  # set by a signal handler, which may take no lock
         self.hold = (0, "")  # what a stop gives way to: see requests.ask_stop
         self._asked: dict[Path, tuple[Asked, Kept]] = {}
@@ -74,6 +75,8 @@ class Observer:
             self._crew.slow(self._contract.conducted().slow_cpu_percent)
         if found := self._tampered():
             self._post(Failed.KIND, {"part": "contract", "detail": found})
+        if seen := self._gpu():
+            self._post(Failed.KIND, {"part": "gpu" if seen.exceeded else "host", "detail": seen.words})
         self._keep_now_and_then()
         self._poll()
 

@@ -83,11 +83,9 @@ def from_json(data: Mapping[str, Any] | None) -> Grant:
     if data is None:
         return NONE
     try:
-        if any(len(node) != len(Device.__slots__) for node in data["devices"]):
-            raise TypeError("a node of other parts")
         devices = tuple(Device(str(a), str(b), int(c), int(d)) for a, b, c, d in data["devices"])
         grant = Grant(devices, tuple(int(minor) for minor in data["minors"]), str(data["library"]))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"no grant of devices: {error!r}") from None
     if grant.as_json() != dict(data):
         raise ValueError("no grant of devices as this program writes it")
@@ -107,7 +105,9 @@ class Host:
         if not numbers:
             return NONE
         majors = read_majors() if self.majors is None else self.majors
-        wanted = [(f"nvidia{number}", GPU_DRIVERS, number) for number in numbers]
+        wanted: list[tuple[str, tuple[str, ...], int]] = [
+            (f"nvidia{number}", GPU_DRIVERS, number) for number in numbers
+        ]
         wanted.append(("nvidiactl", CONTROL_DRIVERS, CONTROL_MINOR))
         if any(driver in majors for driver in UVM_DRIVERS):  # not loaded where nothing has computed yet
             wanted.append(("nvidia-uvm", UVM_DRIVERS, UVM_MINOR))

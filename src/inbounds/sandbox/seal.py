@@ -77,8 +77,8 @@ OWN_FILES = "/proc/1"
 UNDECLARED_PORT = 9
 
 ENFORCED = "enforced"
-EPERM, EACCES, ENODEV, ENOSYS = 1, 13, 19, 38
-S_IFMT, S_IFCHR = 0o170000, 0o020000  # spelled out: importing errno would say no more
+EPERM, EACCES, ENODEV, ENOSYS = 1, 13, 19, 38  # spelled out: importing errno would say no more
+S_IFMT, S_IFCHR = 0o170000, 0o020000
 
 libc = ctypes.CDLL(None, use_errno=True)
 
