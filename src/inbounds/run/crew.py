@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from inbounds.contracts.errors import HostError
-from inbounds.sandbox.census import look, members
+from inbounds.sandbox.census import Process, look, members
 from inbounds.sandbox.identity import Identity
 from inbounds.sandbox.jail import Jail, drop_spare, keep_spare, spawn
 from inbounds.sandbox.restraint import NICE
@@ -126,6 +126,10 @@ class Crew:
             chosen = [jail for jail, its in self._jails.items() if its == role]
         for jail in chosen:
             jail.kill()
+
+    def inits(self) -> list[Process]:
+        """The first process of each jail that is alive now."""
+        return [found for jail in list(self._jails) if (found := look(jail.pid)) is not None]
 
     def slow(self, percent: int) -> str:
         """Slow down the agent's jail from now on, later ones too; what was done, for the journal (see Jail.slow).

@@ -4,8 +4,10 @@ It looks and hands in what it finds; the kernel decides what that means. Runs in
 beside the loop; what takes long has a thread of its own again.
 """
 
+import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,9 +23,12 @@ from inbounds.run.ports import Post
 from inbounds.run.requests import Asked
 from inbounds.run.retention import Retention
 from inbounds.sandbox.gpuwatch import Finding
+from inbounds.sandbox.unlinked import Room, held
 from inbounds.sandbox.volume import Volume
 from inbounds.store import descent
 from inbounds.store.store import Store
+
+DOUBTS = 3  # looks in a row that do not see everything, before what is gone from the disk counts as the run's
 
 
 class Kept(Protocol):
@@ -63,6 +68,9 @@ class Observer:
         self._retention: Retention | None = None
         self._keeping: threading.Thread | None = None
         self._kept_ms = 0
+        self._room, self._doubts = Room(str(run_dir)), 0
+        with suppress(OSError):  # then it has no most, and each later look makes it
+            self._room.fallen()
 
     def look(self) -> None:
         """One look at everything; posts what it finds."""
@@ -142,14 +150,34 @@ class Observer:
         volume = self._volume()
         if volume is None:
             return
-        limits = self._limits()
+        limits, seen, exact = self._limits(), 0, True
         for measure in (volume.usage, lambda: descent.usage(str(self._jobs()))):
             try:
                 used = measure()
             except (InboundsError, OSError):
+                exact = False
                 continue  # it is being restored, moved or deleted; the next look will do
             if used.bytes > limits.disk_bytes or used.inodes > limits.inodes:
                 self._post(Polled.KIND, {"bytes": used.bytes, "inodes": used.inodes})
+            seen, exact = max(seen, used.bytes), exact and used.exact
+        self._poll_unlinked(volume, seen, exact=exact)
         # each look at the workspace keeps its content: an agent that rewrites it between two looks fills the store
         if volume.stored > limits.disk_bytes:
             self._post(Polled.KIND, {"bytes": volume.stored, "inodes": 0})
+
+    def _poll_unlinked(self, volume: Volume, seen: int, *, exact: bool) -> None:
+        """What has no name any more, where so much has gone from the disk that it matters (a slot's volume is hard)."""
+        limit = self._limits().disk_bytes
+        try:
+            gone = self._room.fallen()
+            if gone <= limit // 2 or os.stat(volume.root).st_dev != os.stat(self._run_dir).st_dev:
+                self._doubts = 0
+                return
+            found = held(self._crew.inits(), volume.root)
+        except OSError:
+            return  # it is being restored, moved or deleted; the next look will do
+        self._doubts = self._doubts + 1 if found.unseen or not exact else 0
+        if seen + found.bytes > limit:
+            self._post(Polled.KIND, {"bytes": seen + found.bytes, "inodes": 0})
+        elif self._doubts >= DOUBTS and gone > limit:
+            self._post(Polled.KIND, {"bytes": gone, "inodes": 0})
