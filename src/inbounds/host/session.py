@@ -354,16 +354,24 @@ class Session:
                 if pid in self.jails:
                     os.close(self.jails.pop(pid))
                     ended = True
-        if ended and self.slot and self.slot.group:
-            for pid in self.slot.group.members() - set(self.jails):
-                if _parent(pid) == os.getpid():
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)  # the kernel ends a namespace's processes before its init
+        while ended and (adopted := _children() - set(self.jails)):
+            for pid in adopted:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)  # the kernel ends a namespace's processes before its init
 
 
 def _check_deadline(deadline_ms: int) -> None:
     if not 0 < deadline_ms - time.time() * 1000 < DEADLINE_MS_MAX:
         raise Refused(errno.EINVAL, "a deadline that is past, or beyond a year")
+
+
+def _children() -> set[int]:
+    """Of this process, dying ones too: an init that waits for its namespace's end is in no control group any more."""
+    try:
+        with open("/proc/thread-self/children", "rb") as file:
+            return {int(pid) for pid in file.read().split()}
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        return {int(name) for name in os.listdir("/proc") if name.isdigit() and _parent(int(name)) == os.getpid()}
 
 
 def _parent(pid: int) -> int:
