@@ -51,6 +51,8 @@ def held(inits: Iterable[Process], place: str) -> Held:
     look = _Look(_devices(place))
     for init in inits:
         for process in members(init):
+            if process.ended:
+                continue  # and not to be asked by its own user
             for thread in threads(process):
                 look.at_descriptors(f"/proc/{process.pid}/task/{thread.pid}")
             look.at_mappings(f"/proc/{process.pid}/maps")
