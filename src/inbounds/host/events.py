@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from inbounds.host.groups import ENFORCED, status
 from inbounds.host.handles import AT_FDCWD, NODEV, NOEXEC, NOSUID, Handle, new_mount, open_handle
+from inbounds.host.whereabouts import Whereabouts
 
 # What happened: bits of a record. CLOSED is the end of the last use of a file that was open for writing, maps included:
 # a write through a map shows nowhere else.
@@ -78,7 +79,7 @@ class Events:
         self._uid = os.fstat(volume).st_uid if uid is None else uid
         self._pipe, self._out = pipe, bytearray()
         self._backlog, self._held = deque[tuple[bytes, dict[int, int]]](), 0  # with whose each process is; bytes
-        self._directories = dict[bytes, bytes]()
+        self._directories, self._whereabouts = dict[bytes, bytes](), Whereabouts()
         self._volume = os.dup(volume)
         self._root = os.readlink(f"/proc/self/fd/{self._volume}".encode())
         self._poll, self._groups = select.epoll(), list[int]()
@@ -94,7 +95,8 @@ class Events:
     def executed_on(self, place: int) -> None:
         """Watch the file system of `place` for what the slot's processes execute, as long as this is open.
 
-        The whole host's executions pass by here: one of a process that is gone when it is read is not told.
+        The whole host's executions pass by here. One of a process that is gone when it is read is told, as GONE, where
+        it was executed through a mount that only the slot's jails have.
         """
         if len(self._groups) == 1:
             self._group(0)
@@ -174,8 +176,11 @@ class Events:
             self._lost()
             return
         try:
-            if self._whose(pid) == 0:
-                self._add(EXECUTED, pid, os.readlink(f"/proc/self/fd/{fd}".encode()))
+            whose = self._whose(pid)
+            if whose == 0:
+                self._whereabouts.learn(pid, fd)
+            if whose == 0 or (whose == GONE and self._whereabouts.ours(fd)):
+                self._add(EXECUTED | whose, pid, os.readlink(f"/proc/self/fd/{fd}".encode()))
         finally:
             os.close(fd)
 
