@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from inbounds.sandbox.census import look
+
 PREFIX = "inbounds-"
 PERIOD_US = 100_000  # the kernel's own default for cpu.max
 REMOVE_SECONDS = 1.0  # the kernel counts the dead for some milliseconds more
@@ -28,12 +30,12 @@ class Cgroup:
 
     @classmethod
     def make(cls, name: str, *, cpu: bool = False) -> "Cgroup | None":
-        """A group inbounds-PID-NAME, PID being ours; None where this host lets us have none, or none with cpu."""
+        """A group inbounds-PID-STARTED-NAME, PID being ours; None where this host gives us none, or none with cpu."""
         for base in _bases():
             if cpu and "cpu" not in _read(f"{base}/cgroup.subtree_control").split():
                 continue
             _sweep(base)
-            path = f"{base}/{PREFIX}{os.getpid()}-{name}"
+            path = f"{base}/{PREFIX}{_self()}-{name}"
             try:
                 os.mkdir(path, 0o755)
             except FileExistsError:
@@ -113,14 +115,23 @@ def clean() -> None:
         _sweep(base)
 
 
+def _self() -> str:
+    """This process, told apart from who has its number later: a host may be through with all of them in minutes."""
+    me = look(os.getpid())
+    assert me is not None, "/proc shows every process itself"
+    return f"{me.pid}-{me.started}"
+
+
 def _sweep(base: str) -> None:
     """Groups of the dead go; one with somebody inside stays (the kernel refuses)."""
     with contextlib.suppress(OSError):  # one that can't be listed has none of ours
         for name in os.listdir(base):
-            owner = name.removeprefix(PREFIX).partition("-")[0]
-            if name.startswith(PREFIX) and owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
-                with contextlib.suppress(OSError):
-                    os.rmdir(f"{base}/{name}")
+            owner, _, rest = name.removeprefix(PREFIX).partition("-")
+            if name.startswith(PREFIX) and owner.isdigit():
+                alive = look(int(owner))
+                if alive is None or rest.partition("-")[0] != str(alive.started):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(f"{base}/{name}")
 
 
 def _bases() -> Iterator[str]:
