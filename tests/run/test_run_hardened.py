@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import hostrig
@@ -87,19 +86,6 @@ def test_a_hardened_contract_is_not_weakened_where_the_service_is_gone(rig: Rig,
 
 
 # -- whole runs, in a slot
-
-
-@pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[hostrig.Rig]:
-    """A host service of this test's own, which the runs find."""
-    hostrig.root_or_skip()
-    made = hostrig.Rig()
-    try:
-        made.start()
-        monkeypatch.setenv(hardened.PLACE, made.paths.socket)
-        yield made
-    finally:
-        made.close()
 
 
 def kept(host: hostrig.Rig) -> list[int]:
