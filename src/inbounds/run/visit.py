@@ -25,6 +25,7 @@ from inbounds.run.crew import Crew
 from inbounds.run.documents import Documents
 from inbounds.run.home import Home
 from inbounds.run.housing import WORKSPACE, ceilings
+from inbounds.run.kept import keep
 from inbounds.run.mounts import layer_binds
 from inbounds.run.scratch import Scratch
 from inbounds.sandbox.hardened import ServiceGoneError, Slot, reach
@@ -85,7 +86,11 @@ class Visit:
             _give_back(who, scratch)
             raise
         there = home.layers / base.layer / layer.ENV
-        return cls(role, thread, found, base, who, there, scratch, volume, jail_limits(limits))
+        made = cls(role, thread, found, base, who, there, scratch, volume, jail_limits(limits))
+        if not hardened:
+            spec = made._spec((), standing=False)
+            keep(home, found, role, base.commit, spec, who, volume, there)
+        return made
 
     def __enter__(self) -> Self:
         """Nothing more to do."""
