@@ -113,7 +113,7 @@ def test_a_host_with_the_nodes_grants_them_with_the_drivers_numbers(tmp_path: Pa
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make a device node as a stand-in")
-@pytest.mark.parametrize("wrong", ["missing", "link", "file", "block", "other minor", "other major"])
+@pytest.mark.parametrize("wrong", ["no uvm", "missing", "link", "file", "block", "other minor", "other major"])
 def test_what_is_no_such_node_is_refused(tmp_path: Path, wrong: str) -> None:
     host, node = _nodes(tmp_path, ("nvidiactl", 1, 255), ("nvidia-uvm", 1, 0)), tmp_path / "nvidia3"
     match wrong:
@@ -127,9 +127,13 @@ def test_what_is_no_such_node_is_refused(tmp_path: Path, wrong: str) -> None:
             os.mknod(node, 0o020666, os.makedev(1, 5))
         case "other major":
             os.mknod(node, 0o020666, os.makedev(5, 3))
+        case "no uvm":
+            os.mknod(node, 0o020666, os.makedev(1, 3))
+            host.grant((3,))  # the control of all of these
+            (tmp_path / "nvidia-uvm").unlink()
         case _:
             assert wrong == "missing"
-    with pytest.raises(RefusedError, match="nvidia3") as refused:
+    with pytest.raises(RefusedError, match="nvidia-uvm" if wrong == "no uvm" else "nvidia3") as refused:
         host.grant((3,))
     assert refused.value.expected
     assert refused.value.fix

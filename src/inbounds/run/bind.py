@@ -153,7 +153,7 @@ def bind(
     *, documents: Documents, work: Work, wish: Wish, base: Base, agent: AgentChoice, operator: str, mode: models.Mode
 ) -> Contract:
     """The contract, unsigned; OperatorError or RefusedError names what does not hold."""
-    policy, config, plan = documents.policy, documents.config, work.plan
+    policy, config, plan, month = documents.policy, documents.config, work.plan, documents.policy.month
     limits, sources = narrow(documents, work, wish)
     check_work(documents, work)
     _check_agent(documents, wish, agent)
@@ -162,7 +162,6 @@ def bind(
     hashes = {r.id: document_sha256(r) for r in work.requirements}
     policy_sha, config_sha, plan_sha = map(document_sha256, (policy, config, plan))
     run_id = make_run_id(time.strftime("%Y%m%d-%H%M%S", time.gmtime()), secrets.token_hex(3))
-    month = policy.month
     return Contract(
         version=bound.CONTRACT_VERSION,
         run_id=run_id,

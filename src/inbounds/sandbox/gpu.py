@@ -106,11 +106,10 @@ class Host:
             return NONE
         majors = read_majors() if self.majors is None else self.majors
         wanted: list[tuple[str, tuple[str, ...], int]] = [
-            (f"nvidia{number}", GPU_DRIVERS, number) for number in numbers
+            *((f"nvidia{number}", GPU_DRIVERS, number) for number in numbers),
+            ("nvidiactl", CONTROL_DRIVERS, CONTROL_MINOR),
+            ("nvidia-uvm", UVM_DRIVERS, UVM_MINOR),
         ]
-        wanted.append(("nvidiactl", CONTROL_DRIVERS, CONTROL_MINOR))
-        if any(driver in majors for driver in UVM_DRIVERS):  # not loaded where nothing has computed yet
-            wanted.append(("nvidia-uvm", UVM_DRIVERS, UVM_MINOR))
         devices, wrong = [], []
         for name, drivers, minor in wanted:
             major = next((majors[driver] for driver in drivers if driver in majors), None)
@@ -125,7 +124,7 @@ class Host:
                 f"policy grants GPU {', '.join(map(str, numbers))}, which this host has not: {'; '.join(wrong)}",
                 where="resources.gpu",
                 expected="NVIDIA's character devices with the driver's own numbers",
-                fix="nvidia-smi, which loads the driver and makes the nodes; or take the device out of resources.gpu",
+                fix="as root, nvidia-modprobe -u -c N makes the nodes; or take N out of resources.gpu",
             )
         return Grant(tuple(devices), tuple(numbers), self.library)
 
