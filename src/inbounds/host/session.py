@@ -261,6 +261,8 @@ class Session:
         if slot is None or slot.number != number or slot.group is None:
             record = slots.owned(self.paths, number, self.owner[0])
             return 0, 0, 0, 0, record.phase, record.deadline_ms
+        if self.events:
+            self.events.drain()  # who asks has in the pipe what was done before the question
         lost = self.events.lost if self.events else 0
         return slot.group.count(), *slot.image.used(), lost, slot.record.phase, slot.record.deadline_ms
 

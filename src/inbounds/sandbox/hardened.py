@@ -196,7 +196,7 @@ class Slot:
         self.number = reply.slot
         self.uid, self.gid, self.bits = (reply.numbers[name] for name in ("uid", "gid", "mechanisms"))
         self.view = protocol.view_of(self.number, os.path.dirname(path))
-        self.files = FileEvents(events) if events != -1 else None
+        self.files = FileEvents(events, settle=self.state) if events != -1 else None
         self.limits: SlotLimits | None = None
 
     @classmethod
