@@ -30,7 +30,7 @@ CAPABILITIES = ("CAP_SYS_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_SETFCAP")
 
 # PID 1's own program, put into the jail as bytecode: no path of the host's, no compiling at each start.
 PROGRAM_ROOT = "/run/inbounds/lib"
-PROGRAM = ("pid1", "seal")
+PROGRAM = ("pid1", "seal", "memory")
 BOOT = f"import sys;sys.path.append({PROGRAM_ROOT!r});from inbounds.sandbox.pid1 import main;main()"
 
 # the jail's own, each a tmpfs of its own
@@ -208,6 +208,7 @@ def _task(spec: JailSpec) -> dict[str, Any]:
         "ports": ports,
         "rlimits": _rlimits(spec),
         "memory_bytes": spec.limits.memory_bytes,
+        "socket_bytes": _socket_bytes(),
         "nice": spec.limits.nice,
         "deadline_ms": spec.deadline_ms,
         "poll_ms": POLL_MS,
@@ -217,6 +218,13 @@ def _task(spec: JailSpec) -> dict[str, Any]:
         "standing": spec.standing,
         "attach": [],
     }
+
+
+@lru_cache(maxsize=1)
+def _socket_bytes() -> int:
+    """What a socket of this host may send unread; in a network namespace of one's own it cannot be asked for."""
+    with open("/proc/sys/net/core/wmem_default", "rb") as file:
+        return int(file.read())
 
 
 def spare_task(spec: JailSpec) -> bytes:
