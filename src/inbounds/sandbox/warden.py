@@ -236,6 +236,15 @@ def serve_one(control: socket.socket, children: dict[int, int]) -> bool:
     return True
 
 
+def has_children() -> bool:
+    """Whether the kernel knows of any child, ended or not: cheaper than looking, where a host has many processes."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def own_children() -> list[int]:
     """Every process whose parent this is, adopted ones included."""
     me, found = os.getpid(), []
@@ -278,7 +287,7 @@ def reap(children: dict[int, int]) -> None:
                 ended = True
                 del children[watched]
                 os.close(watched)
-    if ended:
+    if ended and has_children():
         kill_and_wait([pid for pid in own_children() if pid not in children.values()])
 
 
@@ -301,9 +310,10 @@ def keep(control: socket.socket, supervisor: int, children: dict[int, int]) -> N
                 break
             reap(children)
     finally:
+        kill_and_wait(list(children.values()))
         # more than one round: killing bubblewrap's outer process is what makes its inner one a child of this one
-        while left := own_children():
-            kill_and_wait(left)
+        while has_children():
+            kill_and_wait(own_children())
 
 
 def main(arguments: list[str]) -> None:
