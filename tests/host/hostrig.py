@@ -50,7 +50,7 @@ def step(name):
     if not os.path.exists(run + ".died"):  # the first process lives on and cleans up, in steps of the same names
         os.mkdir(run + ".died")
         os.kill(os.getpid(), signal.SIGKILL)
-Service(Paths(state, run), group=group, step=step).run()
+Service(Paths(state, run), group=group, step=step, kept=not fatal).run()
 """
 
 

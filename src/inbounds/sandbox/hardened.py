@@ -29,7 +29,7 @@ PLACE = "INBOUNDS_HOST_SOCKET"  # where it is, never whether it is trusted: what
 GROUP = "inbounds-operators"
 # How long an answer may take. An image of a terabyte is made within two minutes, one that is torn down as well; the
 # others are system calls, on a machine that may be swapping.
-SECONDS_MAX = {Op.OPEN: 150, Op.ATTACH: 150, Op.DISCARD: 150, Op.DETACH: 60, Op.KILL: 60}
+SECONDS_MAX = {Op.OPEN: 150, Op.ATTACH: 150, Op.DISCARD: 150, Op.DETACH: 60, Op.KILL: 60, Op.HALT: 60}
 SECONDS_MAX_USUAL = 20
 # What a dead supervisor's connection leads to (kill, unmount) may not be over when the next one asks.
 LETTING_GO_SECONDS = 60
@@ -167,6 +167,39 @@ def reach(path: str = "", owner: int = 0) -> Reach:
     if reply.errno or reply.numbers["version"] != protocol.VERSION:
         return _absent("the host service is of another version", INSTALL)
     return Reach(enforcement=named(reply.numbers["mechanisms"]))
+
+
+def halt(numbers: Sequence[int], *, kill: bool = False, path: str = "", owner: int = 0) -> dict[int, str]:
+    """Freeze, or kill, all that runs in these slots of ours, whoever holds them; slot -> "cgroup.freeze" or "killed".
+
+    What the kernel does not freeze in time is killed. No jail begins in them before they are attached again. A slot that
+    is not in the answer had no process to freeze, is not ours, survived, or nobody answers.
+    """
+    told = _halted(numbers, kill, path, owner)
+    if kill:
+        return {number: KILLED for number, (_, left) in told.items() if not left}
+    frozen = {number: CGROUP_FREEZE for number, (frozen, there) in told.items() if frozen and there}
+    at_large = [number for number, (frozen, there) in told.items() if there and not frozen]
+    return frozen | (halt(at_large, kill=True, path=path, owner=owner) if at_large else {})
+
+
+def _halted(numbers: Sequence[int], kill: bool, path: str, owner: int) -> dict[int, tuple[bool, int]]:
+    """What the service answered for each, frozen and processes; all are asked before the first has answered."""
+    asked: dict[int, socket.socket] = {}
+    told: dict[int, tuple[bool, int]] = {}
+    with contextlib.ExitStack() as stack:
+        for number in numbers:
+            with contextlib.suppress(OSError, HostError):  # who asks looks again, and says what lives
+                connection = stack.enter_context(connect(path, owner))
+                connection.send(protocol.pack_request(Op.HALT, number, kill=int(kill)))
+                asked[number] = connection
+        for number, connection in asked.items():
+            connection.settimeout(SECONDS_MAX[Op.HALT])
+            with contextlib.suppress(OSError, protocol.ProtocolError):
+                reply = protocol.unpack_reply(Op.HALT, connection.recv(protocol.MESSAGE_BYTES + 1))
+                if not reply.errno:
+                    told[number] = bool(reply.numbers["frozen"]), reply.numbers["processes"]
+    return told
 
 
 @dataclass(frozen=True, slots=True)
