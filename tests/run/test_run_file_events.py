@@ -15,7 +15,7 @@ from test_run_hardened import enforce
 
 from inbounds.host import protocol
 from inbounds.journal.verify import verify_run
-from inbounds.run import housing
+from inbounds.run import slotfile
 from inbounds.sandbox.fileevents import OVERFLOW
 
 IDLE = script({"text": "Nothing to do."})
@@ -97,7 +97,7 @@ def workspace(living: Living, host: hostrig.Rig) -> Path | None:
     """The thread's directory on the slot's view, once the agent is in it."""
     if not living.ran.run_dir.joinpath("journal.jsonl").exists() or not living.ran.data("iteration.started"):
         return None
-    number = housing.number_of(living.ran.run_dir)
+    number = slotfile.number_of(living.ran.run_dir)
     assert number is not None
     return Path(protocol.view_of(number, host.paths.run)) / "workspace" / "rw" / "billing"
 

@@ -6,7 +6,6 @@ nothing of what lies on it.
 
 import contextlib
 import errno
-import json
 import os
 import time
 from collections.abc import Callable
@@ -16,14 +15,13 @@ from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import HostError
 from inbounds.contracts.limits import Limits
 from inbounds.contracts.reasons import Disposal
+from inbounds.run.slotfile import forget, number_of, remember
 from inbounds.sandbox.fileevents import FileEvents
 from inbounds.sandbox.hardened import RefusalError, ServiceGoneError, Slot, SlotLimits
 from inbounds.sandbox.identity import Identity, identity, in_slot
 from inbounds.store.salvage import Room
 
 WORKSPACE, JOBS, DECOYS = "workspace", "jobs", "decoys"
-NUMBER = "slot.json"
-NUMBER_BYTES_MAX = 256
 # The kernel's own rule ends a run at its wall clock, the jails' PID 1 two seconds later; the watchdog is the third wall
 # and so late that an orderly stop with its evidence is over.
 WATCHDOG_GRACE_MS = 300_000
@@ -135,40 +133,6 @@ class Housing:
 
     def _live_in(self, slot: Slot) -> None:
         self.slot, self.identity = slot, in_slot(slot)
-
-
-def remember(run_dir: Path, number: int) -> None:
-    """Write down which slot is this run's: all there or not at all. HostError where it can't be."""
-    path = run_dir / NUMBER
-    temporary = path.with_suffix(".new")
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "w", encoding="ascii") as file:
-            json.dump({"slot": number}, file)
-            file.flush()
-            os.fsync(fd)
-        temporary.replace(path)
-    except OSError as error:
-        raise HostError(f"the slot's number cannot be kept: {error.strerror}", where=str(path)) from error
-
-
-def number_of(run_dir: Path) -> int | None:
-    """The slot that a run has, held or kept; None where it has none."""
-    path = run_dir / NUMBER
-    try:
-        with path.open("rb") as file:
-            kept = json.loads(file.read(NUMBER_BYTES_MAX))
-        return int(kept["slot"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HostError(f"the run's slot is not known: {error}", where=str(path)) from error
-
-
-def forget(run_dir: Path) -> None:
-    """The run has no slot any more."""
-    with contextlib.suppress(FileNotFoundError):
-        (run_dir / NUMBER).unlink()
 
 
 def discard(run_dir: Path) -> None:

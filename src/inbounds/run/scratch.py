@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inbounds.contracts.errors import HostError
-from inbounds.run.housing import discard, forget, remember
+from inbounds.run.housing import discard
+from inbounds.run.slotfile import forget, remember
 from inbounds.store.descent import delete_tree
 
 PREFIX = "inbounds-shell-"

@@ -172,8 +172,8 @@ def reach(path: str = "", owner: int = 0) -> Reach:
 def halt(numbers: Sequence[int], *, kill: bool = False, path: str = "", owner: int = 0) -> dict[int, str]:
     """Freeze, or kill, all that runs in these slots of ours, whoever holds them; slot -> "cgroup.freeze" or "killed".
 
-    What the kernel does not freeze in time is killed. No jail begins in them before they are attached again. A slot that
-    is not in the answer had no process to freeze, is not ours, survived, or nobody answers.
+    What the kernel does not freeze in time is killed. No jail begins in them before they are attached again. A slot
+    that is not in the answer had no process to freeze, is not ours, survived, or nobody answers.
     """
     told = _halted(numbers, kill, path, owner)
     if kill:
