@@ -53,6 +53,9 @@ def step(name):
 Service(Paths(state, run), group=group, step=step, kept=not fatal).run()
 """
 
+# loopback is up there, so that the service can try its filter out
+ALONE = ("unshare", "--net", "--", "sh", "-c", 'ip link set lo up; exec "$@"', "sh")
+
 
 def root_or_skip() -> None:
     if os.getuid() != 0:
@@ -191,10 +194,10 @@ class Rig:
         self.clients: list[Client] = []
         self.log = self.top / "log"
 
-    def start(self, fatal: str = "", *, whole: bool = True, lacks: str = "") -> None:
+    def start(self, fatal: str = "", *, whole: bool = True, lacks: str = "", network: bool = False) -> None:
         """Start it and wait until it listens. `fatal`: the step at which it is killed, whole or the one process.
 
-        `lacks`: a kind of ceiling for which it finds no controller.
+        `lacks`: a kind of ceiling for which it finds no controller. `network`: in a network namespace of its own.
         """
         os.makedirs(self.top, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
@@ -202,7 +205,11 @@ class Rig:
         words = [self.paths.state, self.paths.run, GROUP, fatal, "whole" if whole else "one", lacks]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/"
+                [*(ALONE if network else ()), sys.executable, "-c", PROGRAM, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
             )
         until = time.monotonic() + SECONDS
         while True:
