@@ -31,7 +31,7 @@ BACKLOG_BYTES_MAX = 16 << 20  # taken in and not told yet: 200,000 events; the k
 READS_MAX = 16  # in a row: some 10 ms, for the loop has other things to do
 EXEC_BYTES = 1 << 12  # each of these events is an open descriptor: some 170
 DIRECTORIES_MAX = 4_096  # paths remembered; an opened file costs four system calls otherwise
-DRAIN_SECONDS = 2.0  # a full queue takes half a second; a client waits ten times as long for its answer
+DRAIN_SECONDS = 5.0  # a full queue takes half a second; a client waits four times as long for its answer
 CLOSE_SECONDS = 5.0  # for the supervisor to take what is left
 
 FLAGS = {0x20: OPENED, 1: READ, 2: WRITTEN, 8: CLOSED, 0x100: CREATED, 0x200: DELETED, 0x40: MOVED_FROM, 0x80: MOVED_TO}
@@ -133,9 +133,12 @@ class Events:
         return active
 
     def drain(self) -> None:
-        """Tell what has happened up to now; not all of it where it goes on and on, or nobody reads."""
+        """Tell what has happened up to now; INCOMPLETE where it goes on and on, or nobody reads."""
         until = time.monotonic() + DRAIN_SECONDS
-        while (self.handle() or self._out or self._backlog) and time.monotonic() < until:
+        while self.handle() or self._out or self._backlog:
+            if time.monotonic() > until:
+                self._lost()
+                return
             if self._out:
                 time.sleep(0.002)
 
