@@ -73,6 +73,7 @@ class Granted:
         if not asked.devices and self._said is None:
             return
         self.end()
+        self.devices = ()
         try:
             grant = gpu.from_json(self._said)
             if grant.minors != asked.devices:

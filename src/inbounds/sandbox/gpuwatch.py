@@ -21,6 +21,7 @@ END_SECONDS = 5  # a process that waits in a broken driver cannot be killed, and
 PERCENT_MAX = 100
 PID_MAX = 1 << 22  # the kernel's own ceiling
 BYTES_MAX = 1 << 50
+SEEN_KEYS = {"event", "minor", "memory", "rate", "shares", "processes"}
 WORDS_CHARS_MAX = 300  # of what somebody else says, in a finding
 
 
@@ -43,31 +44,36 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One device at one moment; None is what it does not tell. processes: pid -> (bytes, per cent)."""
+    """One device at one moment; None is what it does not tell. processes: pid -> (bytes, per cent).
+
+    `shares` says whether it tells how busy each process keeps it; else their per cents mean nothing.
+    """
 
     minor: int
     memory: int
     rate: int | None
-    processes: Mapping[int, tuple[int | None, int | None]] | None
+    shares: bool
+    processes: Mapping[int, tuple[int | None, int]] | None
 
     @classmethod
     def parse(cls, said: Mapping[str, Any]) -> "Seen":
         """From NVML's program, which a vendor's library can have say anything; ValueError for what is not its form."""
-        if set(said) != {"event", "minor", "memory", "rate", "processes"} or said["event"] != "seen":
+        if set(said) != SEEN_KEYS or said["event"] != "seen" or type(said["shares"]) is not bool:
             raise ValueError("other words than those of a look")
         listed = said["processes"]
         if listed is not None and (not isinstance(listed, list) or len(listed) > 2 * nvml.PROCESSES_MAX):
             raise ValueError("a list of processes that is none")
-        processes: dict[int, tuple[int | None, int | None]] = {}
+        processes: dict[int, tuple[int | None, int]] = {}
         for item in listed or ():
             if not isinstance(item, list) or len(item) != 3:  # noqa: PLR2004 - pid, bytes, per cent
                 raise ValueError("a process that is none")
             pid = _number(item[0], PID_MAX)
-            processes[pid] = _optional(item[1], BYTES_MAX), _optional(item[2], PERCENT_MAX)
+            processes[pid] = _optional(item[1], BYTES_MAX), _number(item[2], PERCENT_MAX)
         return cls(
             _number(said["minor"], 1 << 10),
             _number(said["memory"], BYTES_MAX),
             _optional(said["rate"], PERCENT_MAX),
+            said["shares"],
             None if listed is None else processes,
         )
 
@@ -81,11 +87,9 @@ class Seen:
 
     def busy(self, ours: set[int]) -> int | None:
         """Per cent that counts as the run's; None where the device tells neither."""
-        figures = [share for pid, (_, share) in (self.processes or {}).items() if pid in ours]
-        told = [share for share in figures if share is not None]
-        if self.processes is None or len(told) < len(figures):
+        if self.processes is None or not self.shares:
             return self.rate
-        return min(PERCENT_MAX, sum(told))
+        return min(PERCENT_MAX, sum(share for pid, (_, share) in self.processes.items() if pid in ours))
 
 
 @dataclass(slots=True)

@@ -10,6 +10,8 @@ import resource
 import select
 import socket
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -155,12 +157,12 @@ class Library:
 def look(library: Library, handle: ctypes.c_void_p, since: int) -> tuple[dict[str, Any], int]:
     """One device now, as the supervisor is told, and the time of the newest sample."""
     held, shared = library.processes(handle), library.shares(handle, since)
+    shares, since = shared or ({}, since)
     said: list[list[int | None]] | None = None
     if held is not None:
-        shares, since = shared or ({}, since)
-        everybody = {**dict.fromkeys(shares, 0), **held}
-        said = [[pid, used, shares.get(pid, 0) if shared else None] for pid, used in everybody.items()]
-    return {"memory": library.used(handle), "rate": library.rate(handle), "processes": said}, since
+        said = [[pid, used, shares.get(pid, 0)] for pid, used in {**dict.fromkeys(shares, 0), **held}.items()]
+    figures = {"memory": library.used(handle), "rate": library.rate(handle)}
+    return {**figures, "shares": shared is not None, "processes": said}, since
 
 
 def serve(control: socket.socket, _: Mapping[str, str]) -> int:
@@ -170,6 +172,7 @@ def serve(control: socket.socket, _: Mapping[str, str]) -> int:
         return EXIT_HOST
     try:
         bound()
+        threading.Thread(target=_end_with, args=(control,), daemon=True).start()
         library = Library(str(message.body["library"]))
         handles = library.handles([int(minor) for minor in message.body["minors"]])
         newest = dict.fromkeys(handles, 0)
@@ -178,14 +181,19 @@ def serve(control: socket.socket, _: Mapping[str, str]) -> int:
             for minor, handle in handles.items():
                 seen, newest[minor] = look(library, handle, newest[minor])
                 channel.send(control, {"event": "seen", "minor": minor, **seen})
-            if select.select([control], [], [], EVERY_MS / 1000)[0]:
-                return EXIT_KEPT  # it has nothing more to say: this is its end
+            time.sleep(EVERY_MS / 1000)
     except HostError as error:
         channel.send(control, {"event": "failed", "exit": EXIT_HOST, "found": error.found, "expected": error.expected,
                                "fix": error.fix})  # fmt: skip
         return EXIT_HOST
     except (BrokenPipeError, ConnectionResetError):
         return EXIT_KEPT
+
+
+def _end_with(control: socket.socket) -> None:
+    """End when the supervisor does, even while the driver holds a call: it has nothing more to say but its end."""
+    select.select([control], [], [])
+    os._exit(EXIT_KEPT)
 
 
 def bound() -> None:
