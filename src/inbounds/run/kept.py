@@ -14,7 +14,7 @@ from inbounds.contracts.errors import InboundsError
 from inbounds.run import quick
 from inbounds.run.documents import Documents
 from inbounds.run.home import Home
-from inbounds.run.quick import META, TREE, VISITS, OddError, found, name_of, state
+from inbounds.run.quick import META, TREE, VISITS, OddError, found, name_of, state, summed
 from inbounds.sandbox import hardened, layout
 from inbounds.sandbox.host import ETC_SHARED, SYSTEM, bubblewrap, interpreter_prefix, jail_python
 from inbounds.sandbox.identity import Identity
@@ -27,6 +27,7 @@ KEPT_MAX = 8  # visits: a person goes back and forth between a few commits and t
 FILES_MAX, BYTES_MAX = 20_000, 256 << 20  # copying more takes longer than a person wants to wait, and disk
 TICK_NS = 20_000_000  # two ticks of the coarsest clock that file systems go by
 OWN = ("sandbox", "store", "run", "contracts", "program")  # packages that shape a checkout or a jail
+STALE_SECONDS = 86_400  # nobody takes that long to write or delete one
 NEW, OLD = ".new-", ".old-"
 
 
@@ -49,8 +50,7 @@ def keep(home: Home, found_: Documents, role: str, commit: str, spec: JailSpec, 
     except (OddError, twin.OtherError, OSError, ValueError):
         pass  # the next visit is prepared as this one was
     finally:
-        if made.exists():
-            delete_tree(str(made))
+        _drop(made)
 
 
 def _write(made: Path, facts: dict[str, object], watched: dict[str, object], spec: JailSpec, who: Identity,
@@ -85,7 +85,8 @@ def _write(made: Path, facts: dict[str, object], watched: dict[str, object], spe
     }
     fd = os.open(made / META, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as file:
-        file.write(marshal.dumps(kept))
+        content = marshal.dumps(kept)
+        file.write(summed(content) + content)
 
 
 def _relative(path: str, source: Path) -> tuple[bool, str]:
@@ -138,10 +139,22 @@ def _changed(facts: dict[str, object], began_ns: int) -> bool:
 def _put(made: Path, place: Path) -> None:
     """Into its place, in one step; one that stands there already (of other facts, or another's) goes."""
     with contextlib.suppress(FileNotFoundError):
-        old = place.with_name(f"{OLD}{os.getpid()}-{os.urandom(6).hex()}")
-        place.rename(old)
-        delete_tree(str(old))
+        _drop(_aside(place))
     made.rename(place)
+
+
+def _aside(path: Path) -> Path:
+    """Under another name first: whoever reads it now finds its files gone, and prepares a visit of its own."""
+    return path.rename(path.with_name(f"{OLD}{os.getpid()}-{os.urandom(6).hex()}"))
+
+
+def _drop(path: Path) -> None:
+    """Delete it, a link included; what can't be deleted now is an old one's business (`evict`)."""
+    with contextlib.suppress(OSError, InboundsError):
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists():
+            delete_tree(str(path))
 
 
 def evict(visits: Path) -> None:
@@ -150,12 +163,10 @@ def evict(visits: Path) -> None:
     for path in visits.iterdir():
         with contextlib.suppress(OSError):  # another visit was faster
             if path.name.startswith((NEW, OLD)):
-                if path.stat().st_mtime < time.time() - 86_400:
-                    delete_tree(str(path))
+                if path.lstat().st_mtime < time.time() - STALE_SECONDS:
+                    _drop(path)
             else:
                 aged.append(((path / META).stat().st_mtime, path))
     for _, path in sorted(aged, reverse=True)[KEPT_MAX:]:
-        with contextlib.suppress(OSError, InboundsError):
-            old = path.with_name(f"{OLD}{os.getpid()}-{os.urandom(6).hex()}")
-            path.rename(old)  # whoever reads it now finds its files gone, and prepares a visit of its own
-            delete_tree(str(old))
+        with contextlib.suppress(OSError):
+            _drop(_aside(path))

@@ -7,6 +7,7 @@ Anything else is None: the caller goes the long way. Decides nothing that a long
 
 from __future__ import annotations
 
+import binascii
 import fcntl
 import marshal
 import os
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 VISITS, META, TREE = "visits", "meta", "tree"
 META_BYTES_MAX = 32 << 20  # 200 bytes for each of twenty thousand files, and the contracts
+SUM_BYTES = 4
 ROLES = ("coder", "tester")
 PREFIX, UNLOCKED, LOCK = "inbounds-shell-", "inbounds-new-shell-", "lock"
 LEFT_MAX = 3  # directories of other visits; with more, the long way looks whose they are, and deletes
@@ -50,7 +52,7 @@ def visit(words: list[str]) -> int | None:
     try:
         try:
             made.prepare(words)
-        except (OddError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OddError, OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
             return None
         return made.run()
     finally:
@@ -195,7 +197,9 @@ def load(entry: str, facts: dict[str, Any]) -> dict[str, Any]:
     path = os.path.join(entry, META)
     raw = _read(path, META_BYTES_MAX)
     _ours(path, stat.S_IFREG)
-    kept = marshal.loads(raw)  # noqa: S302  # written by this user in a directory that is nobody else's
+    if raw[:SUM_BYTES] != summed(raw[SUM_BYTES:]):  # a disk's fault; marshal takes what it is given
+        raise OddError(path)
+    kept = marshal.loads(raw[SUM_BYTES:])  # noqa: S302  # written by this user in a directory that is nobody else's
     if not isinstance(kept, dict) or kept["facts"] != facts:
         raise OddError(entry)
     for watched, was in kept["watched"].items():
@@ -203,6 +207,11 @@ def load(entry: str, facts: dict[str, Any]) -> dict[str, Any]:
             raise OddError(watched)
     os.utime(path)  # the one that was used longest ago goes first
     return kept
+
+
+def summed(content: bytes) -> bytes:
+    """What stands before it in its file."""
+    return binascii.crc32(content).to_bytes(SUM_BYTES, "big")
 
 
 def _ours(path: str, kind: int) -> None:
