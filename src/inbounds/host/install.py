@@ -313,15 +313,21 @@ def _wait_for(done: Any, seconds: float) -> None:
 
 def hello(places: Places) -> Mechanism | None:
     """What the running service can give; None where none answers this user."""
+    reply = _ask(places, Op.HELLO)
+    return None if reply is None else Mechanism(reply.numbers["mechanisms"])
+
+
+def _ask(places: Places, op: Op, slot: int = protocol.NO_SLOT) -> protocol.Reply | None:
+    """What the running service answers this user; None where it does not, or refuses."""
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as connection:
         try:
             connection.settimeout(10)
             connection.connect(places.paths.socket)
-            connection.send(protocol.pack_request(Op.HELLO))
-            reply = protocol.unpack_reply(Op.HELLO, connection.recv(protocol.MESSAGE_BYTES + 1))
+            connection.send(protocol.pack_request(op, slot))
+            reply = protocol.unpack_reply(op, connection.recv(protocol.MESSAGE_BYTES + 1))
         except (OSError, protocol.ProtocolError):
             return None
-    return Mechanism(reply.numbers["mechanisms"])
+    return None if reply.errno else reply
 
 
 # -- uninstall ---------------------------------------------------------------------------------------------------------
@@ -369,7 +375,7 @@ def uninstall(places: Places, *, force: bool = False) -> dict[str, Any]:
 
 
 def status(places: Places) -> dict[str, Any]:
-    """What is there, for --json. As an ordinary user: without the slots, which only root may list."""
+    """What is there, for --json. As an ordinary user: of the slots only one's own, without their sizes."""
     has = hello(places)
     group = _group(places.group)
     installed = os.path.isdir(places.library)
@@ -390,6 +396,14 @@ def status(places: Places) -> dict[str, Any]:
         facts["slots"] = [
             {"slot": number, "owner": record.owner, "phase": Phase(record.phase).name.lower(), "bytes": record.size}
             for number, record in slots.records(places.paths).items()
+        ]
+    elif reply := _ask(places, Op.SLOTS):
+        mine = protocol.members_of(reply.numbers["low"], reply.numbers["high"])
+        told = {number: _ask(places, Op.STATE, number) for number in mine}
+        facts["slots"] = [
+            {"slot": number, "owner": os.getuid(), "phase": Phase(state.numbers["phase"]).name.lower(), "bytes": 0}
+            for number, state in told.items()
+            if state  # else it has gone meanwhile
         ]
     checks = (
         (not installed, "not installed"),

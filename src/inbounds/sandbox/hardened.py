@@ -391,12 +391,13 @@ class Slot:
         self.close()
 
     @staticmethod
-    def discard_kept(number: int, path: str = "", owner: int = 0) -> None:
-        """Destroy a slot of ours that nobody holds; nothing happens where there is none. HostError: it stays."""
+    def discard_kept(number: int, path: str = "", owner: int = 0) -> bool:
+        """Destroy a slot of ours that nobody holds; whether there was one. HostError: it stays."""
         with connect(path, owner) as connection:
             reply, _ = ask(connection, Op.DISCARD, number)
         if reply.errno not in (0, errno.ENOENT):
             raise RefusalError(Op.DISCARD, reply.errno)
+        return not reply.errno
 
     def close(self) -> None:
         """Let go; the service does what a dead supervisor leads to."""
