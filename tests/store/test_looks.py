@@ -68,10 +68,10 @@ class World:
         (self.place / name).mkdir()
         return Snapshots(self.store, self.tree, Part("t", PROTECTED), str(self.place / name), LIMITS)
 
-    def agree(self) -> snapshot.Snapshot:
+    def agree(self, *, alive: bool = False) -> snapshot.Snapshot:
         whole = self.whole
         whole._look = None  # it never remembers
-        quick = self.quick.take(self.handle)
+        quick = self.quick.take(self.handle, alive=alive)
         assert quick == whole.take(self.handle)
         return quick
 
@@ -142,15 +142,17 @@ STEPS = st.tuples(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-@given(st.lists(st.lists(STEPS, min_size=1, max_size=4), min_size=1, max_size=6))
+@given(st.lists(st.tuples(st.booleans(), st.lists(STEPS, min_size=1, max_size=4)), min_size=1, max_size=6))
 def test_a_look_at_what_changed_is_a_look_at_everything(tmp_path_factory, rounds):
     place = tmp_path_factory.mktemp("looks")
     world = World(place)
     try:
-        for steps in rounds:
+        for alive, steps in rounds:
             for step in steps:
                 act(world, *step)
-            world.agree()
+            world.agree(alive=alive)
+            # Whatever was in these directories then, by processes of their own from now on.
+            world.quick._shares = listing.Shares("", (("dir", "kept"), ("new", "build", "a")))
     finally:
         os.close(world.handle)
         descent.delete_tree(str(place))
@@ -201,7 +203,7 @@ def test_a_rewrite_within_a_tick_of_the_look_is_read_again(world, monkeypatch):
         before = real(world.handle, LIMITS)
         path.write_text(f"{number + 5}\n")
         with monkeypatch.context() as patch:  # as if the file system's clock had not moved since
-            patch.setattr(snapshot.listing, "lines", lambda root, limits, before=before: set(before))
+            patch.setattr(snapshot.listing, "lines", lambda root, limits, shares, before=before: before)
             second = world.quick.take(world.handle)
         assert second.tree != first.tree
         assert world.store.read_blob(second.changes[0].new_blob) == f"{number + 5}\n".encode()
@@ -235,7 +237,9 @@ def test_a_listing_has_limits(world, monkeypatch):
         patch.setattr(listing, "TIMEOUT_S", 0.0)
         assert listing.lines(world.handle, LIMITS) is None
     (world.root / "d1" / "d2" / "d3" / "d4" / "d5" / "d6").mkdir(parents=True)
-    seen = {listing.kind_and_path(line) for line in listing.lines(world.handle, LIMITS) or ()}
+    listed = listing.lines(world.handle, LIMITS)
+    assert listed
+    seen = set(listed.seen())
     assert ("d", "d1/d2/d3/d4/d5") in seen
     assert not any(path.endswith("d6") for _, path in seen)
     assert "too deep" in world.agree().why

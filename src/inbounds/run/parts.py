@@ -186,7 +186,7 @@ class Parts:
             preflight.baseline(self._the_bench(), found)
         if found.ok:
             if self._volume is not None and not restore:  # its first look opens every file: before the agent's are told
-                self._volume.snapshot()
+                self._volume.snapshot(alive=False)
             self._the_bench().take_up(self._standing_tree())
             if self._state().escalated_until_ms:
                 self._the_gateway().pause("an operator is asked whether the run may go on")
@@ -206,7 +206,7 @@ class Parts:
     def snapshot(self, n: int) -> None:
         """Turn the workspace into a tree; posts snapshot.taken."""
         assert self._volume is not None
-        left = self._volume.snapshot()
+        left = self._volume.snapshot(alive=False)  # the agent's jail has ended
         self._left, self._snapshot = left, self._the_bench().set_aside(left)
         self._aside = tuple(sorted(judging.touched(left) - judging.touched(self._snapshot)))
         record = {**self._record(n, left), "tree": self._snapshot.tree, "left": left.tree}

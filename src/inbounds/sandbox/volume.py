@@ -197,12 +197,15 @@ class Volume:
 
     # -- during the run
 
-    def snapshot(self) -> Snapshot:
-        """The workspace as a repository-wide tree in the store, compared with the base; INCONCLUSIVE has a reason."""
+    def snapshot(self, *, alive: bool = True) -> Snapshot:
+        """The workspace as a repository-wide tree in the store, compared with the base; INCONCLUSIVE has a reason.
+
+        `alive` False: no process that can write there lives, frozen or not. Else what is read is read again next time.
+        """
         with self._one_at_a_time:
             with self._opened() as root:
                 try:
-                    return self._snapshots.take(root)
+                    return self._snapshots.take(root, alive=alive)
                 except OSError as error:
                     raise HostError(f"the workspace cannot be looked over: {error}", where=self.root) from error
 

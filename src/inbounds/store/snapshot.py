@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from inbounds.contracts.errors import HostError
-from inbounds.store import git, listing, rewind, walk
-from inbounds.store.blobs import BlobWriter
+from inbounds.store import filetimes, git, listing, rewind, walk
+from inbounds.store.blobs import ObjectWriter
 from inbounds.store.export import Owner, export
+from inbounds.store.listing import Listing
 from inbounds.store.store import Store
 from inbounds.store.tree import Change, Node, later_sides
 from inbounds.store.walk import LINK, Entry, Limits, Scan
@@ -29,7 +30,12 @@ DELTA_MAX = 20_000  # lines of a difference that are looked at one by one; beyon
 NAMED_MAX = 1_000  # paths listed beside the tree; an agent decides how many there are
 
 
+NEVER = 0  # as the time of a reading: it says nothing of what comes after
+COMPARED_MAX = 4  # pairs of trees whose difference is kept
+
 Held = dict[str, tuple[int, str]]  # a tree's files: mode and blob
+Known = tuple[Entry, str, int]  # a file that was read: what it was, its blob, and when
+NOTHING = Listing(listing.ALONE, ([],))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +92,17 @@ class Part:
 class _Look:
     """What stood in the workspace, by repository path, and the listing that was made just before.
 
-    `racy`: written so short before it that a later change could have left the same times.
+    `racy`: what a later change can have left with the same times, and is to be read again.
     """
 
-    lines: set[bytes]
+    lines: Listing
     entries: dict[str, Entry]
     size: int  # bytes of all files
     ignored: set[str] = field(default_factory=set)
     guarded: set[str] = field(default_factory=set)
     racy: set[str] = field(default_factory=set)
 
-    def take(self, entries: dict[str, Entry], gone: Iterable[str], lines: set[bytes]) -> None:
+    def take(self, entries: dict[str, Entry], gone: Iterable[str], lines: Listing) -> None:
         """Make it a later look, in which these files are as given, these gone and all others unchanged."""
         self.lines = lines
         for path in (*gone, *entries):
@@ -108,26 +114,27 @@ class _Look:
 
 
 class Snapshots:
-    """The snapshots of one workspace: keeps an index and the stat data of every file it has read."""
+    """The snapshots of one workspace: keeps the stat data of every file it has read."""
 
     def __init__(self, store: Store, base_tree: str, part: Part, state: str, limits: Limits) -> None:
-        """`state` is a private directory for the index and the base's ignore rules."""
+        """`state` is a private directory on the workspace's file system, for the base's ignore rules."""
         self._store, self._base_tree, self._part, self._limits = store, base_tree, part, limits
         self._state = state
         self.stored = 0  # bytes of new content put into the store by all snapshots of this workspace
-        self._index = store.index(os.path.join(state, "index"))
         self._base = {node.path: (node.mode, node.blob) for node in store.ls(base_tree, (part.thread,))}
         self._below = _files_below(self._base)
         there = (name for name in part.protected if name in self._base or self._below[name])
         self._above_protected = frozenset(above for name in there for above in _parents(name))
-        self._held: Held | None = None  # None: the index must be loaded again
+        self._held: Held | None = None  # what `_tree` has where this workspace may write; None: to be listed again
         self._tree = base_tree
-        self._known: dict[str, tuple[Entry, str, int]] = {}
+        self._known: dict[str, Known] = {}
         self._ignored: dict[str, bool] = {}
         self._links: dict[str, str] = {}
         self._look: _Look | None = None  # the last one, where nothing odd was in it
-        self._origin: tuple[str, set[bytes]] | None = None  # the tree that was written last, and how it was listed
-        self._compared: tuple[str, tuple[Change, ...]] | None = None
+        self._origin: tuple[str, Listing] | None = None  # the tree that was written last, and how it was listed
+        self._shares = listing.ALONE
+        self._compared: dict[tuple[str, str], tuple[Change, ...]] = {}
+        self._times: bool | None = None  # whether they tell of every change
         self._rules()
 
     def _rules(self) -> None:
@@ -150,7 +157,7 @@ class Snapshots:
         """
         self.refuse_beyond(tree)
         time.sleep(2 * TICK_NS / 1e9)  # so that the first change by anybody gets a later time than these files
-        now = time.time_ns()
+        now = time.time_ns() if self._times_tell(root) else NEVER
         self._known, self._links = {}, {}
         own = len(self._part.repository_path(""))
         for entry, blob in written:
@@ -159,7 +166,9 @@ class Snapshots:
                 self._link(entry.path, blob, walk.read_entry(root, entry._replace(path=entry.path[own:])) or b"")
         self._load(tree)
         self._look = self._origin = None
-        lines = listing.lines(root, self._limits)
+        lines = listing.lines(root, self._limits) if self._times_tell(root) else None
+        if lines is not None:
+            self._shares = lines.again()
         if lines is not None and (look := self._as_written(lines)) and self._faultless(look):
             self._look, self._origin = look, (tree, lines)
 
@@ -172,16 +181,17 @@ class Snapshots:
         """
         origin, self._origin, self._look = self._origin, None, None
         held, self._held = self._held, None
-        lines = listing.lines(root, self._limits) if origin and held is not None else None
+        lines = listing.lines(root, self._limits, self._shares) if origin and held is not None else None
         if origin is None or held is None or lines is None:
             return False
-        seen = {listing.kind_and_path(line)[1] for line in lines ^ origin[1]}
+        difference = lines.since(origin[1])
+        seen = difference.kinds().keys()
         named, own = self._part.repository_path, len(self._part.repository_path(""))
-        moved = later_sides(self._store.diff(origin[0], tree))
+        moved = later_sides(self._between(origin[0], tree))
         paths = {named(path) for path in seen if path} | moved.keys()
         if len(paths) > DELTA_MAX:
             return False
-        wanted = _Wanted(self._base, self._below, later_sides(self._store.diff(self._base_tree, tree)))
+        wanted = _Wanted(self._base, self._below, later_sides(self._between(self._base_tree, tree)))
         emptied = {above for path in moved for above in _parents(path) if len(above) > own}  # or not: see what stays
         inside = [path[own:] for path in paths | emptied] + ([""] if "" in seen else [])
         if not rewind.clear(root, inside, lambda path: wanted.directory(named(path)) or named(path) == kept, owner):
@@ -190,41 +200,35 @@ class Snapshots:
         nodes = [Node(value[0], "blob", value[1], path, 0) for path, value in files if value]
         export(self._store.path, nodes, place, owner)
         rewind.make_directory(root, kept[own:], owner)
-        moves = later_sides(self._store.diff(self._tree, tree))
-        self._index.update(
-            [path for path, value in moves.items() if value is None],
-            [(path, *value) for path, value in moves.items() if value is not None],
-        )
-        if self._index.write() != tree:
-            raise HostError("the index does not hold the tree that was gone back to", expected=tree)
-        for path, value in files:
+        for path, _ in files:
             self._known.pop(path, None)
             self._links.pop(path, None)
+        # What came behind the origin and has gone again was only in a tree: in no listing, and in none of these files.
+        for path, value in {**later_sides(self._between(self._tree, tree)), **dict(files)}.items():
             if value and not self._part.guards(path):
                 held[path] = value
             else:
                 held.pop(path, None)
         # What was just written is in none of these lines: the next look reads it, and the next going back writes it.
-        self._look = self._as_written(lines & origin[1])
+        self._look = self._as_written(lines.without(difference.come))
         self._held, self._tree, self._origin = held, tree, origin
         return True
 
     def refuse_beyond(self, tree: str) -> None:
         """HostError if `tree` differs from the base where this workspace may not."""
-        beyond = [c.path for c in self._store.diff(self._base_tree, tree) if not self._may(c)]
+        beyond = [c.path for c in self._between(self._base_tree, tree) if not self._may(c)]
         if beyond:
             raise HostError(f"the tree differs at {beyond[0]!r}", expected="changes of this workspace only")
 
     def _may(self, change: Change) -> bool:
         return self._part.holds(change.path) and self._part.holds(change.old_path)
 
-    def _as_written(self, lines: set[bytes]) -> "_Look | None":
+    def _as_written(self, lines: Listing) -> "_Look | None":
         """What a look at just the known files of the workspace shows; None if these lines are not of just these."""
         entries = {path: known[0] for path, known in self._known.items()}
-        files = sum(not line.startswith(b"d") for line in lines)
-        if files != len(entries):
+        if lines.files() != len(entries):
             return None
-        return _Look(lines, entries, sum(entry.size for entry in entries.values()))
+        return _Look(lines, entries, sum([entry.size for entry in entries.values()]))
 
     def _faultless(self, look: "_Look") -> bool:
         """Whether a scan would have nothing to say of any of these files."""
@@ -242,37 +246,52 @@ class Snapshots:
         )
 
     def _load(self, tree: str) -> None:
-        self._index.load(tree)
         listed = self._store.ls(tree, (self._part.thread,))
         self._held = {node.path: (node.mode, node.blob) for node in listed if self._part.holds(node.path)}
         self._tree = tree
 
-    def take(self, root: int) -> Snapshot:
-        """Look over the open directory `root` (the thread's) and make the tree; nothing in it is followed or run."""
+    def take(self, root: int, *, alive: bool = True) -> Snapshot:
+        """Look over the open directory `root` (the thread's) and make the tree; nothing in it is followed or run.
+
+        `alive`: a process that can write there may live, frozen or not. It may have a file mapped or be in the middle
+        of writing one, and go on without a trace in the times: what is read now is read again at the next look.
+        """
         former, self._look = self._look, None  # until all is done: behind an error everything is looked at again
         if self._held is None:
             former = None
             self._load(self._base_tree)
         held = self._held or {}
-        began = time.time_ns()
+        trusted = self._times_tell(root)
+        began = time.time_ns() if trusted and not alive else NEVER
         # Before anything else is looked at: whatever changes from here on is in the next listing's difference.
-        lines = listing.lines(root, self._limits)
+        lines = listing.lines(root, self._limits, self._shares) if trusted else None
         found = Scan()
-        with self._store.writing() as writer:
-            look = changed = None
-            if former and lines:
-                look, changed = self._differing(root, former, lines, held, began=began, writer=writer)
-            if look is None or changed is None:
-                found = walk.scan(root, self._limits)
-                look, changed = self._everything(root, found, lines or set(), held, began=began, writer=writer)
-        removed, added = self._turned(changed, held, found)
-        tree = self._write(removed, added, held)
+        try:
+            with self._store.writing() as writer:
+                look = changed = None
+                if former and lines:
+                    look, changed = self._differing(root, former, lines, held, began=began, writer=writer)
+                if look is None or changed is None:
+                    self._shares = lines.again() if lines else self._shares
+                    found = walk.scan(root, self._limits)
+                    look, changed = self._everything(root, found, lines or NOTHING, held, began=began, writer=writer)
+                removed, added = self._turned(changed, held, found)
+                # A file in the place of a directory with protected paths must not replace them.
+                put = [change for change in added if change[0] not in self._above_protected]
+                tree = writer.tree(self._tree, removed, put) if removed or put else self._tree
+        except BaseException:
+            self._known = {}  # what was read may not be in the store
+            raise
+        for path in removed:
+            del held[path]
+        held.update((path, (mode, blob)) for path, mode, blob in added)
+        self._tree = tree
         self._links = {path: target for path, target in self._links.items() if path in held}
         if lines and not found.reasons and not found.foreign:
             self._look = look
         return Snapshot(
             tree=tree,
-            changes=self._changes(tree),
+            changes=self._between(self._base_tree, tree),
             complete=not found.reasons,
             why="; ".join(reason.text() for reason in found.reasons)[:WHY_CHARACTERS_MAX],
             files=len(look.entries),
@@ -283,16 +302,23 @@ class Snapshots:
             links_out=_shown(sorted(self._links)),
         )
 
-    def _changes(self, tree: str) -> tuple[Change, ...]:
-        """What differs from the base; many looks find what the one before found."""
-        if self._compared is None or self._compared[0] != tree:
-            self._compared = (tree, self._store.diff(self._base_tree, tree))
-        return self._compared[1]
+    def _between(self, old: str, new: str) -> tuple[Change, ...]:
+        """What differs; many looks find what one before found, and one goes back to a tree of a look."""
+        if (old, new) not in self._compared:
+            while len(self._compared) >= COMPARED_MAX:
+                del self._compared[next(iter(self._compared))]
+            self._compared[old, new] = self._store.diff(old, new)
+        return self._compared[old, new]
+
+    def _times_tell(self, root: int) -> bool:
+        if self._times is None:
+            self._times = filetimes.tell(self._state, os.fstat(root).st_dev)
+        return self._times
 
     # -- the whole workspace
 
     def _everything(
-        self, root: int, found: Scan, lines: set[bytes], held: Held, *, began: int, writer: BlobWriter
+        self, root: int, found: Scan, lines: Listing, held: Held, *, began: int, writer: ObjectWriter
     ) -> tuple["_Look", list[str]]:
         """Read what is not known of all that a scan found; with every path that is in the workspace or in `held`."""
         found.reasons = [reason._replace(path=self._part.repository_path(reason.path)) for reason in found.reasons]
@@ -306,21 +332,20 @@ class Snapshots:
             del self._known[path]
         look = _Look(lines, entries, found.bytes, ignored)
         look.guarded = {path for path in {**self._base, **entries} if self._part.guards(path) and self._guarded(path)}
-        look.racy = {path for path in self._known if entries[path].ctime_ns + TICK_NS >= began}
+        look.racy = {path for path, known in self._known.items() if not _settled(known)}
         return look, [*self._known, *(path for path in held if path not in self._known)]
 
     def _unchanged(self, path: str, entry: Entry) -> bool:
         known = self._known.get(path)
         if known is None:
             return False
-        seen, _, at = known
-        # seen[1:] leaves out the path, which is relative to another directory where the file was exported
-        return seen[1:] == entry[1:] and entry.ctime_ns + TICK_NS < at
+        # [1:] leaves out the path, which is relative to another directory where the file was exported
+        return known[0][1:] == entry[1:] and _settled(known)
 
     # -- what is not as it was at the former look
 
     def _differing(
-        self, root: int, former: "_Look", lines: set[bytes], held: Held, *, began: int, writer: BlobWriter
+        self, root: int, former: "_Look", lines: Listing, held: Held, *, began: int, writer: ObjectWriter
     ) -> tuple["_Look | None", list[str]]:
         """Look at what two listings don't share and read it; the former look made the present one, and these paths.
 
@@ -347,16 +372,15 @@ class Snapshots:
         former.ignored |= ignored
         for path in (*entries, *gone):
             (former.guarded.add if self._part.guards(path) and self._guarded(path) else former.guarded.discard)(path)
-        former.racy = {path for path in entries.keys() - ignored if entries[path].ctime_ns + TICK_NS >= began}
+        former.racy = {path for path in entries.keys() - ignored if not _settled(self._known[path])}
         return former, [*entries, *gone]
 
-    def _seen(self, root: int, former: "_Look", lines: set[bytes]) -> tuple[dict[str, Entry], list[str]] | None:
+    def _seen(self, root: int, former: "_Look", lines: Listing) -> tuple[dict[str, Entry], list[str]] | None:
         """The files that must be read, as they are now, and the paths where none is any more; None: scan."""
-        delta = lines ^ former.lines
-        if len(delta) > DELTA_MAX or len(lines) > self._limits.entries_max + 1:
+        delta = lines.since(former.lines)
+        if len(delta.gone) + len(delta.come) > DELTA_MAX or len(lines) > self._limits.entries_max + 1:
             return None
-        kinds = dict.fromkeys((listing.kind_and_path(line)[1] for line in delta), "")
-        kinds.update((path, kind) for kind, path in map(listing.kind_and_path, delta & lines))
+        kinds = delta.kinds()
         kinds.pop("", None)  # the workspace itself: what it holds counts
         if not all(map(_is_text, kinds)):
             return None
@@ -383,7 +407,7 @@ class Snapshots:
         known = self._known.get(path)
         return self._base.get(path) != (known and (known[0].mode, known[1]))
 
-    def _read(self, root: int, path: str, entry: Entry, *, began: int, writer: BlobWriter, found: Scan) -> None:
+    def _read(self, root: int, path: str, entry: Entry, *, began: int, writer: ObjectWriter, found: Scan) -> None:
         """Read one file or link and store its content; a reason in `found` where that fails."""
         before = self._known.pop(path, None)
         try:
@@ -394,7 +418,7 @@ class Snapshots:
         if content is None:
             found.lacks("changed while it was read", path)
             return
-        blob = writer.add(content)
+        blob = writer.add(content, stored=before[1] if before else "")
         self.stored += len(content) if before is None or before[1] != blob else 0
         self._known[path] = (entry, blob, began)
         self._links.pop(path, None)
@@ -426,18 +450,6 @@ class Snapshots:
         for path in sorted(undecodable):
             found.lacks("name is not UTF-8", path)
         return removed, added
-
-    def _write(self, removed: list[str], added: list[tuple[str, int, str]], held: Held) -> str:
-        if removed or added:
-            self._held = None  # until all of it is done: an error in between leaves the index to be loaded again
-            # A file in the place of a directory with protected paths must not replace them.
-            self._index.update(removed, [change for change in added if change[0] not in self._above_protected])
-            self._tree = self._index.write()
-            for path in removed:
-                del held[path]
-            held.update((path, (mode, blob)) for path, mode, blob in added)
-            self._held = held
-        return self._tree
 
     def _ignored_among(self, paths: list[str]) -> set[str]:
         """Which of these new paths the base's ignore rules keep out."""
@@ -478,6 +490,12 @@ class _Wanted:
     def directory(self, path: str) -> bool:
         """Whether `path` has files below it."""
         return self._below[path] + self._more[path] > 0
+
+
+def _settled(known: Known) -> bool:
+    """Whether every change behind the reading shows in the file's times."""
+    entry, _, at = known
+    return entry.ctime_ns + TICK_NS < at
 
 
 def _files_below(files: Iterable[str]) -> Counter[str]:

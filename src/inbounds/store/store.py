@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from inbounds.contracts.errors import HostError, OperatorError, RefusedError
 from inbounds.store import git, hooks
-from inbounds.store.blobs import BlobWriter
+from inbounds.store.blobs import ObjectWriter
 from inbounds.store.export import Owner, check_space, export
 from inbounds.store.index import Index
 from inbounds.store.tree import GITLINK, Change, Lines, Node, changes, lines, nodes
@@ -209,9 +209,9 @@ class Store:
         with self.writing() as writer:
             return writer.add(content)
 
-    def writing(self) -> BlobWriter:
-        """A context in which many blobs are stored by one process."""
-        return BlobWriter(self.path, self.object_format)
+    def writing(self) -> ObjectWriter:
+        """A context in which many blobs, and trees of them, are stored by one process."""
+        return ObjectWriter(self.path, self.object_format)
 
     def index(self, path: str) -> Index:
         """An index file at `path` for making trees of this store."""

@@ -31,7 +31,7 @@ class Throwaway:
         self._store, self._part, self._owner, self._directory = store, part, owner, directory
         self._path, self._state = os.path.join(directory, ".git"), state
         self._tree = ""
-        self._mark: set[bytes] | None = None
+        self._mark: listing.Listing | None = None
 
     def make(self, tree: str) -> None:
         """Make it, and an index that matches the files there, written by us and seen by nobody else yet."""
@@ -119,12 +119,12 @@ class Throwaway:
             [(path, *value) for path, value in sides.items() if value is not None and value[0] != DIRECTORY_MODE],
         )
 
-    def _as_kept(self, handle: int, mark: set[bytes]) -> bool:
+    def _as_kept(self, handle: int, mark: listing.Listing) -> bool:
         lines = listing.lines(handle, _LIMITS)
         if lines is None:
             return False
-        touched = {listing.kind_and_path(line)[1] for line in lines ^ mark}
-        made = {path: kind for kind, path in map(listing.kind_and_path, mark)}
+        touched = lines.since(mark).kinds().keys()
+        made = {path: kind for kind, path in mark.seen()}
         if any(path.startswith(OBJECTS) and made.get(path, "d") != "d" for path in touched):
             return False
         if not rewind.clear(handle, touched, lambda path: made.get(path) == "d", self._owner):
