@@ -102,7 +102,11 @@ def test_kill_from_another_thread_leaves_no_process(rig: Rig) -> None:
     while b"made" not in (jail.scratch / "stdout").read_bytes():  # type: ignore[attr-defined]  # the rig's own
         assert time.monotonic() < until
         time.sleep(0.02)
-    namespace = os.stat(f"/proc/{jail.pid}/ns/pid").st_ino if os.access(f"/proc/{jail.pid}/ns/pid", os.R_OK) else None
+    # held open: else its number is the next one's that anybody on this host makes
+    place = f"/proc/{jail.pid}/ns/pid"
+    namespace = os.open(place, os.O_RDONLY) if os.access(place, os.R_OK) else None
+    if namespace is not None:
+        assert os.fstat(namespace).st_ino in _pid_namespaces(), "the control: it is found while it lives"
     killer = threading.Timer(0.1, jail.kill)
     killer.start()
     ended = jail.wait(20)
@@ -111,7 +115,8 @@ def test_kill_from_another_thread_leaves_no_process(rig: Rig) -> None:
     assert ended.reason == "killed"
     assert not os.path.exists(f"/proc/{jail.pid}/status") or "State:\tZ" in Path(f"/proc/{jail.pid}/status").read_text()
     if namespace is not None:
-        assert namespace not in _pid_namespaces()
+        assert os.fstat(namespace).st_ino not in _pid_namespaces()
+        os.close(namespace)
 
 
 def _pid_namespaces() -> set[int]:

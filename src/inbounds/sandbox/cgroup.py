@@ -67,6 +67,11 @@ class Cgroup:
         """Have the kernel freeze all that is inside or comes in; it does so a moment later. OSError where it can't."""
         _write(f"{self.path}/cgroup.freeze", "1")
 
+    def thaw(self) -> None:
+        """Let what is inside go on. Only for a jail that has ended: its bubblewrap is what is left."""
+        with contextlib.suppress(OSError):  # gone meanwhile, or never frozen by an old kernel
+            _write(f"{self.path}/cgroup.freeze", "0")
+
     def frozen(self, seconds: float) -> bool:
         """Whether the kernel says within so many seconds that nothing inside executes."""
         until = time.monotonic() + seconds

@@ -237,8 +237,8 @@ class Jail:
     def _finish(self, otherwise: Literal["killed", "deadline", "failed"]) -> None:
         """After the init's end: take its last report if it made one, and wait for what is left on the host's side."""
         for pidfd in (self._init_pidfd, self._bwrap_pidfd):
-            if pidfd == self._bwrap_pidfd and self.identity.slot is None:
-                _signal_kill(pidfd)  # it would end by itself, but not where it is frozen with its jail
+            if pidfd == self._bwrap_pidfd and self._group:
+                self._group.thaw()  # bubblewrap waits for its child and ends, but not where it is frozen with it
             if not ended(pidfd, END_SECONDS_MAX):
                 raise HostError(f"jail {self.pid} did not end in {END_SECONDS_MAX} s after SIGKILL")
         with self._lock:
