@@ -57,6 +57,10 @@ def _seen(slot: Slot) -> dict[str, str]:
         seen = slot.files.take()
         if f"trial/{WITNESS}" not in seen.written:
             wrong["file_events"] = "a file that a jail wrote was not told of"
+        elif not seen.executed:
+            wrong["file_events"] = "no program that a jail executed was told of"
+        elif not seen.complete:
+            wrong["file_events"] = seen.why
     if not _fills(place / "large"):
         wrong["bytes_limit"] = f"more than {LIMITS.bytes >> 20} MiB could be written"
     if not _counts(place):
