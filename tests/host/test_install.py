@@ -156,6 +156,7 @@ def test_another_version_replaces_the_copy_and_is_said(places: Places) -> None:
     assert facts["problems"]
     client = _client(places)
     assert client.open().errno == 0
+    client.jail("/bin/sleep", "600")  # what an agent was in is kept
     with pytest.raises(CannotError, match="in use by runs"):
         install(places, [])
     assert client.ask(Op.STATE).numbers["phase"] == Phase.OPEN  # and nothing has happened to it
@@ -192,6 +193,7 @@ def test_uninstall_behind_a_service_that_was_killed(places: Places) -> None:
     install(places, [])
     client = _client(places)
     assert client.open().errno == 0
+    client.jail("/bin/sleep", "600")
     os.kill(installing.running(places), 9)
     client.close()
     until = time.monotonic() + SECONDS

@@ -21,7 +21,7 @@ from typing import Any
 from inbounds.host import accounts, handles, protocol, slots
 from inbounds.host import filter as packets
 from inbounds.host.protocol import Mechanism, Op, Phase
-from inbounds.host.service import GROUP, KEPT_CAPABILITIES, SERVICE
+from inbounds.host.service import GROUP, KEEPER, KEPT_CAPABILITIES, SERVICE
 from inbounds.host.slots import Paths
 
 LIBRARY = "/usr/local/lib/inbounds-host"
@@ -302,7 +302,12 @@ def stop(places: Places) -> None:
                         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             finally:
                 os.close(pidfd)
-    _wait_for(lambda: not running(places), STOP_SECONDS)
+    _wait_for(lambda: not running(places) and not _kept(places), STOP_SECONDS)
+
+
+def _kept(places: Places) -> bool:
+    """Whether who outlives the service cleans up behind it still."""
+    return os.path.isdir(places.paths.state) and slots.is_held(places.paths, KEEPER)
 
 
 def _wait_for(done: Any, seconds: float) -> None:

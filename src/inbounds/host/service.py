@@ -39,6 +39,7 @@ RUN_BYTES, RUN_INODES = 4 << 20, 4096  # mount points, the socket, and a log whe
 LOG_BYTES_MAX = 1 << 20  # where no systemd takes it: begun anew beyond that
 DESCRIPTORS = 2048  # of one process: a request may bring 253
 SERVICE = slots.ALLOCATION + 1  # the byte of the lock file that stands for being the service
+KEEPER = SERVICE + 1  # for being who outlives it: a next one waits for its end
 
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 # Capabilities that the service needs, by the kernel's numbers; the others it gives up, for all that it starts too.
@@ -162,6 +163,7 @@ class Service:
         if held is None:
             raise OSError(errno.EADDRINUSE, f"another service runs over {self.paths.state}")
         self.own.append(held)
+        _within(START_SECONDS, lambda: None if slots.is_held(self.paths, KEEPER) else True)
         with open(self.paths.pid, "w", encoding="ascii") as file:
             file.write(str(os.getpid()))
         os.makedirs(self.paths.run, mode=0o755, exist_ok=True)
@@ -254,6 +256,7 @@ class Service:
     def keep(self, service: int) -> None:
         """In a process of its own: when the first one is dead, however it died, end what its sessions had."""
         os.setsid()
+        slots.lock(self.paths, KEEPER)  # until this process ends
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         with contextlib.suppress(ProcessLookupError):
