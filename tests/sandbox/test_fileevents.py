@@ -133,3 +133,20 @@ def test_a_service_that_does_not_answer_makes_a_look_incomplete() -> None:
     os.write(writing, record(events.END))
     os.close(writing)
     assert stream.close() == ""
+
+
+@pytest.mark.req("H5")
+def test_what_is_due_is_an_execution_or_a_gap(pipe: tuple[FileEvents, int]) -> None:
+    stream, writing = pipe
+    os.write(writing, record(events.READ, "a"))
+    time.sleep(0.05)
+    assert not stream.is_due
+    for what in (events.EXECUTED, events.INCOMPLETE):
+        os.write(writing, record(what, "/usr/bin/true"))
+        until = time.monotonic() + 10
+        while not stream.is_due:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        stream.take()
+        assert not stream.is_due
+    os.write(writing, record(events.END))

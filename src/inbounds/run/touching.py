@@ -28,8 +28,8 @@ def of_agent(files: FileEvents, n: int, post: Post) -> Seen:
 
 
 def of_tests(files: FileEvents | None, n: int, post: Post) -> None:
-    """Post what was executed since the last look, if anything was: before an iteration, and behind a judge's jails."""
-    if files is not None and files.has_executed:
+    """Post what was executed or lost since the last look, if anything: before an iteration, behind a judge's jails."""
+    if files is not None and files.is_due:
         _executed(files.take(), n, TESTS, post)
 
 

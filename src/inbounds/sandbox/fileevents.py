@@ -65,10 +65,10 @@ class FileEvents:
         self._gap = tell
 
     @property
-    def has_executed(self) -> bool:
-        """Whether `take` has executed files to tell, without waiting for more."""
+    def is_due(self) -> bool:
+        """Whether `take` has executed files or a gap to tell, without waiting for more."""
         with self._lock:
-            return bool(self._since.executed)
+            return bool(self._since.executed or (self._since.why and self._since.why != self._lost))
 
     def take(self) -> Touched:
         """What was touched since the last call: told when asked for, and the stream then quiet for a moment (bounded).
