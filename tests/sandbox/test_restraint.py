@@ -159,6 +159,18 @@ def test_who_wakes_the_stopped_does_not_get_away(rig: Rig, way: str) -> None:
     assert (not family(jail)) == (how == "killed")
 
 
+def test_who_is_outside_the_group_is_taken_in_and_frozen(rig: Rig) -> None:
+    jail = python(rig, "import os\nos.fork()\nprint('made', flush=True)\n" + BUSY)
+    if (group := jail._group) is None:
+        pytest.skip("this host gives this user no control group (version 2) of its own")
+    [first, second] = [process.pid for process in family(jail) if process.pid != jail.pid]
+    Cgroup(str(Path(group.path).parent)).take(second)
+    assert (group.holds(first), group.holds(second)) == (True, False)
+    assert jail.freeze() == "cgroup.freeze"
+    assert still(jail)
+    assert group.holds(second)
+
+
 def test_what_can_be_frozen_in_no_way_is_killed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     jail = python(rig, "print('made', flush=True)\n" + BUSY)
     monkeypatch.setattr(Restraint, "_settles", lambda *_: False)
