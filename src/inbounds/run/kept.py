@@ -47,7 +47,7 @@ def keep(home: Home, found_: Documents, role: str, commit: str, spec: JailSpec, 
         _write(made, facts, watched, spec, who, volume)
         _put(made, visits / name_of(facts))
         evict(visits)
-    except (OddError, twin.OtherError, OSError, ValueError):
+    except (OddError, twin.OtherError, InboundsError, OSError, ValueError):
         pass  # the next visit is prepared as this one was
     finally:
         _drop(made)
@@ -69,6 +69,7 @@ def _write(made: Path, facts: dict[str, object], watched: dict[str, object], spe
     again = {path: same for path, _, _, same in twin.listed(str(tree), os.getuid())}
     files = [(path, mode, given, again[path]) for path, mode, given, _ in files]
     laid = layout.lay_out(spec, who, bubblewrap())
+    task = marshal.loads(laid.task)  # noqa: S302  # made in this process a line ago
     kept = {
         "facts": facts,
         "watched": watched,
@@ -78,7 +79,7 @@ def _write(made: Path, facts: dict[str, object], watched: dict[str, object], spe
         "jail": {
             "argv": laid.argv,
             "memory": laid.memory_files,
-            "task": {**marshal.loads(laid.task), "argv": [], "host_namespaces": {}},  # noqa: S302  # ours
+            "task": {**task, "argv": [], "host_namespaces": {}},
             "require": spec.require,
             "output_bytes": spec.limits.output_bytes,
         },
