@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from storerepo import make
 
 from inbounds.contracts.errors import HostError
-from inbounds.store import descent, listing, snapshot, walk
+from inbounds.store import blobs, descent, listing, snapshot, walk
 from inbounds.store.snapshot import Part, Snapshots
 from inbounds.store.store import Store
 from inbounds.store.walk import Limits
@@ -243,3 +243,31 @@ def test_a_listing_has_limits(world, monkeypatch):
     assert ("d", "d1/d2/d3/d4/d5") in seen
     assert not any(path.endswith("d6") for _, path in seen)
     assert "too deep" in world.agree().why
+
+
+def test_what_came_and_went_behind_the_origin_can_come_again(world):
+    """It is in no listing when the workspace goes back: only the tree of the look in between had it."""
+    (world.root / "new").write_text("new\n")
+    assert len(world.agree().changes) == 1
+    (world.root / "new").unlink()
+    assert world.quick.rewind(world.handle, world.tree, str(world.root.parent), None, kept="t/.inbounds")
+    assert world.agree().changes == ()
+    (world.root / "new").write_text("new\n")
+    assert [change.path for change in world.agree().changes] == ["t/new"]
+
+
+def test_a_look_that_could_not_be_stored_is_made_again(world, monkeypatch):
+    """What was read then is in no pack: nothing of it may be taken for known."""
+    (world.root / "a").write_text("lost\n")
+    real = blobs.ObjectWriter.add
+
+    def full(*args, **how):
+        real(*args, **how)
+        raise HostError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(blobs.ObjectWriter, "add", full)
+        with pytest.raises(HostError):
+            world.quick.take(world.handle, alive=False)
+    taken = world.agree()
+    assert world.store.read_blob(taken.changes[0].new_blob) == b"lost\n"

@@ -1,6 +1,7 @@
 """The trusted store against real git: fetching, trees, commits, refs, export, and what must never be executed."""
 
 import os
+import random
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from inbounds.store import git as hardened
 from inbounds.store.blobs import blob_id
 from inbounds.store.export import Owner
 from inbounds.store.store import Store, object_format_of, repo_key
+from inbounds.store.walk import EXECUTABLE, FILE, LINK
 
 AUTHOR = "A Person <person@example.com>"
 
@@ -383,6 +385,7 @@ def test_a_full_disk_is_said_in_words_and_leaves_the_store_usable(place):
     full.mkdir()
     program = f"""
 import os
+import random
 from inbounds.contracts.errors import HostError
 from inbounds.store.store import Store
 store = Store.create("{full}/store.git")
@@ -437,3 +440,51 @@ def test_thousands_of_files_are_replaced_at_once(store, source):
     new = store.replace(tree, {**names, "run": blob})
     assert store.modes(new, ["run"]) == {"run": 0o100755}
     assert len(store.ls(new)) == 20_000 + len(store.ls(tree))
+
+
+@pytest.mark.parametrize("object_format", ["sha1", "sha256"])
+def test_a_tree_made_with_its_blobs_is_the_one_that_an_index_makes(tmp_path, object_format):
+    """Random changes, odd names, files for directories and the reverse; what makes it leaves no ref behind."""
+    store = Store.create(str(tmp_path / "store.git"), object_format=object_format)
+    seed = random.randrange(1 << 32)
+    chance = random.Random(seed)
+    names = [
+        "a",
+        "b",
+        "A",
+        "a b",
+        'q"uote',
+        "back\\slash",
+        "new\nline",
+        "caf\udce9",
+        "é",
+        "-x",
+        ":x",
+        "a.b",
+        "\\n",
+        "\t",
+    ]
+    index = store.index(str(tmp_path / "index"))
+    tree, held = store.git("mktree"), set[str]()
+    for _ in range(25):
+        index.load(tree)
+        paths = {"/".join(chance.choices(names, k=chance.randint(1, 3))) for _ in range(8)}
+        paths -= {path for path in paths for other in paths if path.startswith(other + "/")}
+        gone = {path for path in held if chance.random() < 0.2}
+        gone |= {one for one in held for path in paths if one.startswith(path + "/") or path.startswith(one + "/")}
+        gone -= paths
+        modes = {path: chance.choice([FILE, EXECUTABLE, LINK]) for path in paths}
+        with store.writing() as writer:
+            added = [(path, mode, writer.add(chance.randbytes(9))) for path, mode in sorted(modes.items())]
+            made = writer.tree(tree, sorted(gone), added)
+        index.update(sorted(gone), added)
+        assert made == index.write(), seed
+        held, tree = (held - gone) | paths, made
+        assert {node.path for node in store.ls(tree)} == held
+    assert store.git("for-each-ref") == ""
+    assert store.git("fsck", "--strict", "--no-dangling", tree) == ""
+    with pytest.raises(HostError, match="fast-import"), store.writing() as writer:
+        writer.tree(tree, [], [("x", FILE, "1" * len(tree))])
+    with pytest.raises(HostError, match="fast-import"), store.writing() as writer:
+        writer.tree("1" * len(tree), ["x"], [])
+    assert not [name for name in os.listdir(store.path) if "crash" in name or "blobs" in name]

@@ -153,6 +153,9 @@ class ObjectWriter:
             return HostError("git fast-import did not start", where="git")
         with contextlib.suppress(subprocess.TimeoutExpired):  # its words are worth more than its status
             process.wait(10)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
         words = os.read(process.stderr.fileno(), CHUNK)
         for name in set(HALF_PACK.findall(words)):  # git leaves it, and it may be what fills the disk
             with contextlib.suppress(FileNotFoundError):

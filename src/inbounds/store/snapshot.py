@@ -167,8 +167,9 @@ class Snapshots:
         self._load(tree)
         self._look = self._origin = None
         lines = listing.lines(root, self._limits) if self._times_tell(root) else None
-        if lines is not None:
-            self._shares = lines.again()
+        if lines is not None and (shares := lines.again()) != self._shares:
+            self._shares = shares  # once more, so that later ones are made as the one they are compared with
+            lines = listing.lines(root, self._limits, shares)
         if lines is not None and (look := self._as_written(lines)) and self._faultless(look):
             self._look, self._origin = look, (tree, lines)
 
