@@ -5,6 +5,7 @@ with inotify, which sees through bind mounts. Knows nothing of what an opening s
 """
 
 import base64
+import contextlib
 import json
 import os
 import secrets
@@ -163,4 +164,5 @@ class Decoys:
         os.close(self._stop_writing)
         self._stop_writing = -1
         for path in self.files.values():
-            os.unlink(path)
+            with contextlib.suppress(FileNotFoundError):  # gone with its volume: the host service died
+                os.unlink(path)
