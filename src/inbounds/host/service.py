@@ -263,8 +263,11 @@ class Service:
             over = os.pidfd_open(service)
             if os.getppid() == service:  # else the number may be another's by now
                 select.select([over], [], [])
-        say("the service is dead: its slots are killed and unmounted")
-        self.settle()
+        say("the service is dead: its slots are killed")
+        _within(START_SECONDS, lambda: not self.unfinished(held=True) or None)
+        for number in self.unfinished(held=False):  # volumes stay mounted for the evidence, until the next start
+            if group := groups.Group.find(number):
+                group.kill()
 
     def fork(self, what: Callable[[], object], *, outlives: bool = False) -> int:
         """A child that does one thing and, unless it `outlives` this process, dies with it."""
