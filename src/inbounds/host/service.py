@@ -257,8 +257,8 @@ class Service:
         """In a process of its own: when the first one is dead, however it died, end what its sessions had."""
         os.setsid()
         slots.lock(self.paths, KEEPER)  # until this process ends
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        for deaf_to in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(deaf_to, signal.SIG_IGN)
         with contextlib.suppress(ProcessLookupError):
             over = os.pidfd_open(service)
             if os.getppid() == service:  # else the number may be another's by now
