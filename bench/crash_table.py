@@ -32,9 +32,16 @@ every boundary that it passes (`tests/run/crashing.py`), so a new effect or reco
 - **inside** an effect: before a file is made, opened for writing, renamed, its mode changed or removed, or a program
   is started, in the loop's thread and in the worker's: of each kind an early, a middle and a late one.
 
-Victims are the **supervisor**, the **gateway** and the **broker**. The host service does not exist yet: it comes with
-the delegated cgroups, and joins as another victim. A loss of *power* is a supervisor's death and a journal cut in the
-middle of a line that was not synced; the simulator (`tests/sim`) has the ones in which other files lose bytes too.
+Victims are the **supervisor**, the **gateway** and the **broker**. A loss of *power* is a supervisor's death and a
+journal cut in the middle of a line that was not synced; the simulator (`tests/sim`) has the ones in which other files
+lose bytes too.
+
+The **host service** of hardened runs has tests of its own in place of rows here: `tests/host/test_host_crash.py` kills
+it at each of the 19 steps of a slot's life (6 of opening, 8 of attaching and closing, 4 of discarding, 1 of a jail's
+start), once the whole service and once the one session, 38 deaths, and a restart at 3 more: what was being opened or
+discarded is undone, what was kept is adopted, no process lives. What its death does to a whole run is in
+`tests/run/test_run_hardened.py` (`test_a_dead_service_ends_the_run_with_nothing_alive`: STOP_HOST_FAILED, evidence
+kept, `discard` once it is back).
 
 ## What must hold
 

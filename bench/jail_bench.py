@@ -189,6 +189,7 @@ def repository() -> Iterator[tuple[str, dict[str, str]]]:
     with tempfile.TemporaryDirectory(prefix="inbounds-bench-") as name:
         place = Path(os.path.realpath(name))
         env = {**os.environ, "HOME": str(place / "home"), "INBOUNDS_HOME": str(place / "state")}
+        env["INBOUNDS_HOST_SOCKET"] = str(place / "none.sock")  # rootless as the peer, whatever is installed
         env.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its bytecode beside it
         top = place / "repository"
         for directory in (place / "home", top / "tests"):

@@ -1,8 +1,9 @@
 """How fast a thousand processes are frozen and killed to the last one, against what the kernel alone takes.
 
 `python bench/stop_bench.py [--rounds N] [--processes N] [--json FILE]`. Hardened (as root): a slot's group against one
-bare cgroup.kill. Rootless: a real jail against killing PID 1 of a bare namespace. The same load, rounds interleaved, in
-one run. The loads are double forks, new sessions, stopped and deaf processes, without and with an active fork bomb.
+bare cgroup.kill. Rootless: a real jail against killing PID 1 of a bare namespace. The same load in the same interpreter
+(a larger one takes longer to end, whoever kills it), rounds interleaved, in one run. The loads are double forks, new
+sessions, stopped and deaf processes, without and with an active fork bomb.
 """
 
 import argparse
@@ -25,9 +26,9 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
 from inbounds.host.groups import Group, mechanisms
-from inbounds.sandbox.host import jail_python
 from inbounds.sandbox.identity import identity
-from inbounds.sandbox.jail import spawn
+from inbounds.sandbox.jail import Jail, spawn
+from inbounds.sandbox.restraint import CGROUP_FREEZE, KILLED
 from inbounds.sandbox.spec import JailLimits, JailSpec
 
 PROCESSES = 1_000  # what the requirement names
@@ -206,12 +207,13 @@ def bare_namespace(bomb: bool, count: int) -> dict[str, float]:
     return {"bare kill": spent}
 
 
-def rootless(bomb: bool, count: int) -> dict[str, float]:
-    """A real jail with the load in it, killed as a stop kills it."""
+@contextlib.contextmanager
+def jailed(bomb: bool, count: int) -> Iterator[Jail]:
+    """A real jail with the load in it, the same program as the bare namespace runs; nothing is left of it."""
     scratch = Path(tempfile.mkdtemp(prefix="inbounds-stop-bench-"))
     try:
         limits = JailLimits(processes=count + SPARE, memory_bytes=MEMORY)
-        argv = (jail_python(), "-I", "-c", LOAD, str(int(bomb)), str(count))
+        argv = (python(), "-I", "-c", LOAD, str(int(bomb)), str(count))
         spec = JailSpec(role="bench", argv=argv, cwd="/tmp", limits=limits)  # noqa: S108 - the jail's own
         jail = spawn(spec, identity=identity(str(scratch)), scratch=scratch)
         try:
@@ -222,11 +224,26 @@ def rootless(bomb: bool, count: int) -> dict[str, float]:
                     raise SystemExit(f"the load did not come up: {(scratch / 'stderr').read_text()} {jail.wait(0)}")
                 time.sleep(0.05)
             time.sleep(0.2)
-            return {"kill": taken(jail.kill)}
+            yield jail
         finally:
             jail.kill()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def rootless(bomb: bool, count: int) -> dict[str, float]:
+    """A jail killed as a stop kills it; and frozen before, where this host has a control group for us."""
+    with jailed(bomb, count) as jail:
+        found = {"kill": taken(jail.kill)}
+    with jailed(bomb, count) as jail:
+        how: list[str] = []
+        first = taken(lambda: how.append(jail.freeze()))
+        if how == [KILLED]:
+            raise SystemExit("a jail could not be frozen")
+        if how == [CGROUP_FREEZE]:
+            second = taken(jail.kill)
+            found |= {"freeze": first, "kill when frozen": second, "freeze and kill": first + second}
+    return found
 
 
 def measured(rounds: int, count: int) -> list[dict[str, object]]:

@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ import leftovers  # noqa: E402 - tools/ is no package; the lines above make it r
 import record  # noqa: E402 - the same
 
 WITHOUT = "INBOUNDS_TEST_WITHOUT"
-# Their services share the host's user numbers, and tell what is left of a slot by these.
-SLOTS = ("tests/host/", "tests/run/test_run_hardened.py")
+# What starts a host service of its own: they share the host's user numbers, and tell what is left of a slot by these.
+SERVICES = "hostrig"
 ROOM = "INBOUNDS_TEST_ROOM"  # where workers of one session agree on who is alone
+SERVICE = "INBOUNDS_HOST_SOCKET"  # sandbox/hardened.py's PLACE; nothing of the product is imported before the session
 
 
 def _ids(item: pytest.Item, name: str) -> list[str]:
@@ -158,9 +160,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """A file's tests go to one worker, because they share fixtures; all that make slots on the host to one, too."""
     from xdist.scheduler import LoadFileScheduling
 
+    @cache
+    def makes_slots(file: str) -> bool:
+        return file.startswith("tests/host/") or SERVICES in (ROOT / file).read_text(encoding="utf-8")
+
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "slots" if nodeid.startswith(SLOTS) else str(super()._split_scope(nodeid))
+            file = str(super()._split_scope(nodeid))
+            return SERVICES if makes_slots(file) else file
 
     return Scheduling(config, log)
 
@@ -172,6 +179,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Whatever is installed on this machine: no host service answers, unless a test starts one of its own.
+    os.environ[SERVICE] = str(Path(tempfile.gettempdir()) / f"no-service-of-{os.getpid()}" / "host.sock")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell's background job ignores interrupts, and so does all that it starts; a person's terminal does not.
         signal.signal(signal.SIGINT, signal.default_int_handler)

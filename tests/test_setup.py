@@ -97,3 +97,10 @@ def test_verbs_and_flags_in_the_documents_exist(page: str) -> None:
             assert command is not None
             known = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
             assert flags <= known, f"{page}: inbounds {line}: {flags - known}"
+
+
+def test_no_test_finds_the_host_service_that_this_machine_may_have() -> None:
+    from inbounds.sandbox import hardened
+
+    assert hardened.place() != hardened.SOCKET  # conftest.py names the variable by itself
+    assert not hardened.reach().usable

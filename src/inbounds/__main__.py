@@ -1,6 +1,6 @@
 """`python -m inbounds` is the command line."""
 
-from inbounds.cli.main import main
+from inbounds.cli.entry import main
 
 if __name__ == "__main__":
     main()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from inbounds.modelserver.server import ModelServer
+from inbounds.sandbox.hardened import PLACE
 
 COLUMNS, ROWS = 80, 24
 SECONDS_MAX = 240
@@ -96,7 +97,7 @@ class Person:
     def env(self) -> dict[str, str]:
         places = [*map(str, self.path), str(self.command.parent), "/usr/local/bin", "/usr/bin", "/bin"]
         env = {"HOME": str(self.home), "PATH": ":".join(places), "LANG": "C.UTF-8", "TERM": "xterm-256color"}
-        kept = {name: os.environ[name] for name in ("PIP_CONFIG_FILE", "PIP_INDEX_URL") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("PIP_CONFIG_FILE", "PIP_INDEX_URL", PLACE) if name in os.environ}
         return env | kept | ({"INBOUNDS_HOME": str(self.state)} if self.state else {})
 
     @property

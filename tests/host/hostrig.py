@@ -36,7 +36,10 @@ PROGRAM = """
 import os, signal, sys
 from inbounds.host.service import Service
 from inbounds.host.slots import Paths
-state, run, group, fatal, whole = sys.argv[1:]
+state, run, group, fatal, whole, lacks = sys.argv[1:]
+if lacks:  # a host without this controller
+    from inbounds.host import groups
+    groups.KINDS[lacks] = ("none-such", *groups.KINDS[lacks][1:])
 main = os.getpid()
 def step(name):
     if name != fatal:
@@ -47,8 +50,11 @@ def step(name):
     if not os.path.exists(run + ".died"):  # the first process lives on and cleans up, in steps of the same names
         os.mkdir(run + ".died")
         os.kill(os.getpid(), signal.SIGKILL)
-Service(Paths(state, run), group=group, step=step).run()
+Service(Paths(state, run), group=group, step=step, kept=not fatal).run()
 """
+
+# loopback is up there, so that the service can try its filter out
+ALONE = ("unshare", "--net", "--", "sh", "-c", 'ip link set lo up; exec "$@"', "sh")
 
 
 def root_or_skip() -> None:
@@ -188,15 +194,22 @@ class Rig:
         self.clients: list[Client] = []
         self.log = self.top / "log"
 
-    def start(self, fatal: str = "", *, whole: bool = True) -> None:
-        """Start it and wait until it listens. `fatal`: the step at which it is killed, whole or the one process."""
+    def start(self, fatal: str = "", *, whole: bool = True, lacks: str = "", network: bool = False) -> None:
+        """Start it and wait until it listens. `fatal`: the step at which it is killed, whole or the one process.
+
+        `lacks`: a kind of ceiling for which it finds no controller. `network`: in a network namespace of its own.
+        """
         os.makedirs(self.top, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.paths.socket)
-        words = [self.paths.state, self.paths.run, GROUP, fatal, "whole" if whole else "one"]
+        words = [self.paths.state, self.paths.run, GROUP, fatal, "whole" if whole else "one", lacks]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/"
+                [*(ALONE if network else ()), sys.executable, "-c", PROGRAM, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
             )
         until = time.monotonic() + SECONDS
         while True:

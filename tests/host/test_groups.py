@@ -30,7 +30,7 @@ def _nothing_left() -> Iterator[None]:
     yield
     left = {p for p in Path("/sys/fs/cgroup").glob("**/inbounds-*") if p.name in OWN}
     assert not left - before
-    assert until(lambda: not alive(UID), 2)
+    assert until(lambda: not alive(UID))
 
 
 def _supported(*kinds: str) -> None:
@@ -153,7 +153,7 @@ def test_no_one_of_a_thousand_survives(bomb: int, frozen: bool) -> None:
             assert len(before) >= 1000
         assert made.kill() == 0
         assert made.count() == 0
-        assert until(lambda: not alive(UID), 2), (
+        assert until(lambda: not alive(UID)), (
             "who has let go of all is still on its way to state Z; the load never ends"
         )
 

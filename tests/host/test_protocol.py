@@ -78,7 +78,7 @@ def test_another_version_or_operation_is_none(magic: int, op: int, rest: list[in
     if not known:
         with pytest.raises(ProtocolError):
             protocol.unpack_request(data, 0)
-    data = struct.pack("!II9Q", protocol.MAGIC, 11, *rest)
+    data = struct.pack("!II9Q", protocol.MAGIC, max(Op) + 1, *rest)
     with pytest.raises(ProtocolError):
         protocol.unpack_request(data, 0)
 

@@ -96,32 +96,6 @@ def test_one_that_does_not_end_is_tried_again_and_holds_up_nobody(dog: Rig) -> N
     assert sorted(called) == [4, 4, 5, 9, 9, 9]
 
 
-def test_a_restart_goes_on_with_what_was_saved(dog: Rig) -> None:
-    made, clock, called, _ = dog
-    assert made.saved(1) == ""
-    made.set(1, clock.ms + 5_000_000 + 700, living=True)
-    saved = made.saved(1)
-
-    def expired(slot: int) -> bool:
-        called.append(slot)
-        return True
-
-    again = Watchdog(expired, now=clock)
-    again.restore(1, saved)
-    clock.ms += 699
-    again.handle()
-    assert called == []
-    clock.ms += 1
-    again.handle()
-    assert called == [1]
-    for wrong in ("", "another-boot 99999999", saved + "x", saved.split()[0], "\u0661"):
-        called.clear()
-        again.restore(2, wrong)
-        again.handle()
-        assert called == [2], f"{wrong!r} must be due at once"
-    again.close()
-
-
 def test_cleared_is_forgotten_and_far_is_no_fault(dog: Rig) -> None:
     made, clock, called, _ = dog
     made.set(1, clock.ms + 5_000_000, living=True)

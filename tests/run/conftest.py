@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import hostrig
 import pytest
 from runrig import Rig
 
@@ -30,3 +31,16 @@ def rig(state_home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     made = Rig(state_home, stage.build(state_home.path))
     yield made
     made.close()
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[hostrig.Rig]:
+    """A host service of this test's own, which the runs find."""
+    hostrig.root_or_skip()
+    made = hostrig.Rig()
+    try:
+        made.start()
+        monkeypatch.setenv(PLACE, made.paths.socket)
+        yield made
+    finally:
+        made.close()

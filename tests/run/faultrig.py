@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from inbounds.demo import acts
 from inbounds.gateway import ledger
 from inbounds.journal.verify import verify_run
 from inbounds.run import authorize, launch
+from inbounds.sandbox.hardened import PLACE
 
 GONE_SECONDS = 8.0  # "within seconds": the kernel ends a namespace in less than one on an idle machine
 CLI_SECONDS = 120
@@ -114,7 +116,8 @@ def dying(tmp_path: Path, target: str, when: str = "before") -> Iterator[None]:
     program.write_text(DYING.format(python=sys.executable, target=target, when=when))
     program.chmod(0o700)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch.sys, "executable", str(program))
+        # of supervisors alone: whatever else is started meanwhile, a layer's build for one, is not what dies
+        patch.setattr(launch, "sys", SimpleNamespace(executable=str(program)))
         yield
 
 
@@ -143,6 +146,7 @@ def inbounds(
         "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
         "HOME": str(rig.stage.repository.parent),
         "INBOUNDS_HOME": str(rig.home.path),
+        PLACE: os.environ[PLACE],
         **(env or {}),
     }
     return subprocess.run(

@@ -128,13 +128,14 @@ class Rig:
         self.server = ModelServer(script).start()
         return self.server
 
-    def order(self, *, install: Install | None = None, limits: LimitsText | None = None, **wish: Any) -> Any:
+    def order(
+        self, *, install: Install | None = None, limits: LimitsText | None = None, gpus: Any = None, **wish: Any
+    ) -> Any:
         assert self.server is not None
         wish = {"agent": "reference", "model": acts.MODEL, "limits": limits or LimitsText(), **wish}
         gateway = acts.provider(self.server)
-        return order(
-            self.home, Order(self.stage.thread, bind.Wish(**wish)), gateway=gateway, key=self.stage.key, install=install
-        )
+        asked = Order(self.stage.thread, bind.Wish(**wish))
+        return order(self.home, asked, gateway=gateway, key=self.stage.key, install=install, gpus=gpus)
 
     def start(self, script: Any, *, change: Callable[[Contract], Contract] | None = None, **kwargs: Any) -> Living:
         """Start a run; `change` alters the bound contract before it is signed."""

@@ -21,6 +21,7 @@ from test_run_acts import played
 from inbounds.demo import acts, outside
 from inbounds.journal.verify import verify_run
 from inbounds.run.home import Home, open_home
+from inbounds.sandbox.hardened import PLACE
 from inbounds.store.store import Store
 
 RUN = ("run", "billing", "--yes", "--json", "--model", acts.MODEL)
@@ -57,6 +58,7 @@ def inbounds(
         "PATH": os.environ["PATH"],
         "HOME": str(rig.stage.repository.parent),
         "INBOUNDS_HOME": str(rig.home.path),
+        PLACE: os.environ[PLACE],
         **(env or {}),
     }
     command = (*under, *args) if under[-1:] == ("--",) else (*under, sys.executable, "-m", "inbounds", *args)

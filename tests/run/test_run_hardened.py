@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import hostrig
@@ -27,7 +26,7 @@ from inbounds.demo import acts
 from inbounds.host import protocol, slots
 from inbounds.host.protocol import Phase
 from inbounds.journal.verify import verify_run
-from inbounds.run import decision, housing, recovery, requests
+from inbounds.run import decision, recovery, requests, slotfile
 from inbounds.sandbox import hardened
 from inbounds.sandbox.host import jail_python
 from inbounds.sandbox.spec import ENFORCED
@@ -89,19 +88,6 @@ def test_a_hardened_contract_is_not_weakened_where_the_service_is_gone(rig: Rig,
 # -- whole runs, in a slot
 
 
-@pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[hostrig.Rig]:
-    """A host service of this test's own, which the runs find."""
-    hostrig.root_or_skip()
-    made = hostrig.Rig()
-    try:
-        made.start()
-        monkeypatch.setenv(hardened.PLACE, made.paths.socket)
-        yield made
-    finally:
-        made.close()
-
-
 def kept(host: hostrig.Rig) -> list[int]:
     """The slots that are not free."""
     return list(slots.records(host.paths))
@@ -121,7 +107,7 @@ def test_an_honest_run_in_a_slot_comes_to_done_and_leaves_no_slot(rig: Rig, host
     steps = [(item["step"], item["ok"]) for item in ran.data("stop.step")]
     assert steps == [(name, True) for name in ("lease_closed", "frozen", "persisted", "killed", "kept")]
     assert kept(host) == []
-    assert housing.number_of(ran.run_dir) is None
+    assert slotfile.number_of(ran.run_dir) is None
     assert ran.alive() == []
     assert verify_run(ran.run_dir).ok
     read, written = ran.data("files.read"), ran.data("files.written")
@@ -216,7 +202,7 @@ def working(rig: Rig) -> tuple[Living, int]:
     assert rig.server is not None
     server = rig.server
     eventually(lambda: len(server.seen) == 2)
-    number = housing.number_of(living.ran.run_dir)
+    number = slotfile.number_of(living.ran.run_dir)
     assert number is not None
     return living, protocol.uid_of(number)
 
@@ -242,7 +228,7 @@ def test_a_dead_supervisor_ends_its_slots_processes_and_the_run_goes_on_in_the_s
     living.kill_supervisor()
     eventually(lambda: not alive(uid))
     eventually(lambda: [r.phase for r in slots.records(host.paths).values()] == [Phase.KEPT])
-    assert housing.number_of(living.ran.run_dir) == number
+    assert slotfile.number_of(living.ran.run_dir) == number
     ran = ended(rig, again(rig, living, "recover", works()))
     assert ran.code == "DONE", ran.data("stop.decided")
     assert "billing/notes.py" in [change["path"] for change in ran.data("snapshot.taken")[0]["changes"]]
@@ -293,7 +279,7 @@ def test_a_stop_keeps_its_volume_in_roots_custody_and_discard_destroys_it(rig: R
     assert alive(uid) == []
     decision.discard(rig.home, ran.run_id, evidence=False)
     assert kept(host) == []
-    assert housing.number_of(ran.run_dir) is None
+    assert slotfile.number_of(ran.run_dir) is None
 
 
 @pytest.mark.req("E14")

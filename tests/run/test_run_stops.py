@@ -211,6 +211,33 @@ time.sleep({})
     Watch(rig).check(ran, "STOP_ITERATIONS_EXCEEDED")
 
 
+@pytest.mark.parametrize("kept", ["open", "in a socket's queue"])
+def test_a_disk_that_is_filled_without_names_ends_the_run(rig: Rig, tmp_path: Path, kept: str) -> None:
+    """Deleted files that are open can be asked for their sizes; in a queue they cannot, and what is gone tells."""
+    fills = """
+import os, socket
+write("notes.py", "X = 1\\n")
+holds = socket.socketpair()
+for i in range({}):
+    fd = os.open("fill", os.O_RDWR | os.O_CREAT, 0o600)
+    os.write(fd, os.urandom(40 << 20))
+    os.fsync(fd)
+    os.unlink("fill")
+    if {}:
+        socket.send_fds(holds[0], [b"x"], [fd])
+        os.close(fd)
+say(wrote=True)
+time.sleep({})
+"""
+    queue = kept != "open"
+    ran = rig.run(IDLE, install=rogue(tmp_path, fills.format(5, queue, 20)), **limits(disk="100M", iterations=1))
+    Watch(rig).check(ran, "STOP_RESOURCES_EXCEEDED")
+    assert ran.data("volume.polled")[-1]["bytes"] > 100 << 20
+    # control: what is gone may be anybody's, as long as nothing is unseen
+    ran = rig.run(IDLE, install=rogue(tmp_path, fills.format(1, queue, 1)), **limits(disk="100M", iterations=1))
+    Watch(rig).check(ran, "STOP_ITERATIONS_EXCEEDED")
+
+
 @pytest.mark.without("inode-ceiling")
 def test_a_workspace_of_too_many_files_ends_the_run(rig: Rig, tmp_path: Path) -> None:
     fills = 'for i in range({}):\n    write(f"d{{i // 100}}/{{i}}", "")\nsay(wrote=True)\ntime.sleep({})\n'

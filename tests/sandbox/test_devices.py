@@ -1,4 +1,4 @@
-"""No device of the host is in a jail, a GPU's least of all, and a policy that would grant one is refused, not weakened."""
+"""No device of the host is in a jail, a GPU's least of all, unless it is granted (test_gpu.py)."""
 
 import os
 from pathlib import Path
@@ -56,8 +56,8 @@ def test_a_jail_has_the_harmless_nodes_and_no_other(rig: Rig) -> None:
     assert set(os.listdir("/dev")) - HARMLESS, "the control: this host has more"
 
 
-def test_a_policy_that_grants_a_gpu_is_refused(tmp_path: Path) -> None:
-    """There is no way yet to bound one; a key that nobody enforces would be a promise."""
+def test_a_policy_that_grants_a_gpu_in_words_nobody_enforces_is_refused(tmp_path: Path) -> None:
+    """Anywhere but in resources.gpu, or there without a ceiling: what nobody enforces would be a promise."""
     policy = tmp_path / "policy.yaml"
     plain = "version: 1\noperators: []\n"
     policy.write_text(plain)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from inbounds.contracts.errors import HostError
 from inbounds.host import events
 from inbounds.sandbox import fileevents
 from inbounds.sandbox.fileevents import FileEvents
@@ -101,3 +102,34 @@ def test_a_directory_that_is_gone_is_a_gap_in_names(pipe: tuple[FileEvents, int]
     found = stream.take()
     assert not found.complete
     assert found.written == set()
+
+
+@pytest.mark.req("H5", "H6")
+def test_what_the_other_end_has_not_told_yet_is_asked_for() -> None:
+    reading, writing = os.pipe()
+
+    def tell() -> None:
+        os.write(writing, record(events.READ, "late"))
+
+    stream = FileEvents(reading, settle=tell)
+    assert stream.take().read == {"late"}
+    os.write(writing, record(events.END))
+    os.close(writing)
+    stream.close()
+
+
+@pytest.mark.req("H5", "H6")
+def test_a_service_that_does_not_answer_makes_a_look_incomplete() -> None:
+    reading, writing = os.pipe()
+
+    def gone() -> None:
+        raise HostError("it is gone")
+
+    stream = FileEvents(reading, settle=gone)
+    os.write(writing, record(events.READ, "told"))
+    found = stream.take()
+    assert (found.read, found.complete) == ({"told"}, False)
+    assert "it is gone" in found.why
+    os.write(writing, record(events.END))
+    os.close(writing)
+    assert stream.close() == ""

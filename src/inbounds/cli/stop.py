@@ -68,7 +68,18 @@ def _stop(home: "Home", run_id: str, name: str, why: str) -> dict[str, Any]:
             tail.look()
             return {**recovery.ending(home, run_id), **_times(asked, tail.times)}
         time.sleep(0.02)
-    raise HostError(f"{run_id} did not stop within {WAIT_S:.0f} s", fix=f"inbounds logs {run_id}")
+    ended = _end_jails(home, run_id)
+    raise HostError(f"{run_id} did not stop within {WAIT_S:.0f} s{ended}", fix=f"inbounds logs {run_id}")
+
+
+def _end_jails(home: "Home", run_id: str) -> str:
+    """A supervisor that does not answer keeps nothing running: its jails are frozen and killed from here; in words."""
+    from inbounds.run import living
+
+    mine = [one for one in living.supervisors() if one.run_dir == home.run(run_id) and one.uid == os.geteuid()]
+    living.freeze(mine)
+    ended = living.kill(mine)
+    return f"; {ended} of its jails were ended, and its supervisor lives" if mine else ""
 
 
 def _times(asked: int, times: dict[str, int]) -> dict[str, int | None]:

@@ -321,8 +321,19 @@ def _said(data: Data) -> str:
     return f"(the agent's own words, untrusted) {_get(data, 'text', 'nothing')}"
 
 
+def _executed(data: Data) -> str:
+    named = [_get(item, "path") for item in _items(data, "files") if isinstance(item, dict)]
+    gap = "" if data.get("complete") is True else f"; not all of it: {_get(data, 'why')}"
+    by = "the agent's iteration" if data.get("during") == "agent" else "the tests"
+    return f"{by} executed, as the OS says: {_some(named) if named else 'nothing'}{gap}"
+
+
 def _took_over(data: Data) -> str:
     return f"the supervisor had died; {money(data.get('spent_micro_usd'))} were spent by then, as the ledger says"
+
+
+def _failed_part(data: Data) -> str:
+    return "over a ceiling" if data.get("part") == "gpu" else f"{_get(data, 'part')} failed"
 
 
 SENTENCES: dict[str, tuple[str, Callable[[Data], str]]] = {
@@ -339,12 +350,13 @@ SENTENCES: dict[str, tuple[str, Callable[[Data], str]]] = {
             f"{count(len(_items(d, 'files')), 'file was', 'files were')} written, made or removed, as the OS says"
         ),
     ),
+    "files.executed": (EXECUTED, _executed),
     "escalation.raised": (ASKED, lambda d: f"the run asks for a person{_after(d, 'why')}"),
     "volume.polled": (
         SEEN,
         lambda d: f"the workspace is over its ceiling: {whole(d, 'bytes') >> 20:,} MiB, {whole(d, 'inodes'):,} inodes",
     ),
-    "part.failed": (SEEN, lambda d: f"{_get(d, 'part')} failed{_after(d, 'detail')}"),
+    "part.failed": (SEEN, lambda d: f"{_failed_part(d)}{_after(d, 'detail')}"),
     "effect.failed": (SEEN, lambda d: f"{_get(d, 'effect')} could not be carried out{_after(d, 'detail')}"),
     "clock.tick": (SEEN, lambda _: "the clock: a limit in time has passed"),
     "snapshot.taken": (WRITTEN, _snapshot),

@@ -28,6 +28,7 @@ _LABELS = {
     "can_read": "may read",
     "cannot_read": "may not read",
     "network": "network",
+    "devices": "devices",
     "can_execute": "may execute",
     "money_at_most": "money at most",
     "time_at_most": "time at most",

@@ -14,6 +14,7 @@ def radius(contract: Contract, hosts: tuple[str, ...]) -> dict[str, Any]:
     """A plain dictionary of short sentences, hashed into run.accepted and shown on one screen."""
     limits = contract.numbers()
     return {
+        **({"devices": _devices(contract)} if contract.gpu.devices else {}),
         "can_write": [f"{target} (kept only if judged in scope)" for target in contract.targets],
         "cannot_write": [
             f"{path} (read-only or restored before judgement)"
@@ -38,3 +39,15 @@ def radius(contract: Contract, hosts: tuple[str, ...]) -> dict[str, Any]:
         + (f", then {contract.promote_to} if the gate lets it" if contract.promote_auto else ""),
         "undo": "inbounds rollback RUN for what landed, inbounds discard RUN for what did not",
     }
+
+
+def _devices(contract: Contract) -> list[str]:
+    """A grant of a GPU is one of the driver in the host's kernel: a person who signs it is told so."""
+    gpu = contract.gpu
+    numbers = ", ".join(map(str, gpu.devices))
+    reach = f"GPU {numbers}: agent and tests reach NVIDIA's driver in the host's kernel by ioctl; a flaw there leads"
+    use = f"on each {gpu.memory_mib} MiB at most, and {gpu.utilization_percent} % for {gpu.utilization_seconds} s"
+    return [
+        f"{reach} out of the jail, and what others keep on that GPU is guarded by that driver alone",
+        f"{use}; more ends the run; watched through NVML, so that more is had for a moment",
+    ]

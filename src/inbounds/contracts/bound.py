@@ -33,6 +33,15 @@ class Anomalies(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     paths: tuple[str, ...] = ()
 
 
+class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The GPUs that the run gets, by number, and its ceilings on each; no device, no ceiling."""
+
+    devices: tuple[int, ...] = ()
+    memory_mib: int = 0
+    utilization_percent: int = 0
+    utilization_seconds: int = 0
+
+
 class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One run, bound. Paths are repository-relative; `limits` are integers in the units of limits.Limits.
 
@@ -88,6 +97,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     operator: str
     operator_keys: dict[str, str]
     anomalies: Anomalies = Anomalies()
+    gpu: Gpu = Gpu()
     statement: dict[str, object]
     signature: str
     goal: str

@@ -68,6 +68,25 @@ class Enforcement(_Model, frozen=True):
     drill_max_age_days: Annotated[int, msgspec.Meta(ge=1, le=365)] | None = None
 
 
+class Gpu(_Model, frozen=True):
+    """Which GPUs a run gets, by the number in /dev/nvidiaN, and its ceilings on each (E7); none unless named.
+
+    Policy that names one says both ceilings. `utilization_percent` may be exceeded for `utilization_seconds` (default
+    60) at a stretch; a thread takes policy's words where it says nothing, and may only tighten.
+    """
+
+    devices: Annotated[tuple[Annotated[int, msgspec.Meta(ge=0, le=63)], ...], msgspec.Meta(max_length=16)] | None = None
+    memory_mib: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] | None = None
+    utilization_percent: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
+    utilization_seconds: Annotated[int, msgspec.Meta(ge=1, le=3_600)] | None = None
+
+
+class Resources(_Model, frozen=True):
+    """What of the host's hardware a run gets beside processor, memory and disk, which `limits` bounds."""
+
+    gpu: Gpu = Gpu()
+
+
 class MonthBudget(_Model, frozen=True):
     """Monthly caps in dollars and the zone in which a month turns (G3)."""
 
@@ -174,6 +193,7 @@ class Policy(_Model, frozen=True):
     models: tuple[Name, ...] = ()
     profile: Literal["standard", "strict"] = "standard"
     enforcement: Enforcement = Enforcement()
+    resources: Resources = Resources()
     month: MonthBudget = MonthBudget()
     promotion: Promotion = Promotion()
     notify: Notify = Notify()
@@ -208,6 +228,7 @@ class Config(_Model, frozen=True):
     version: DocumentVersion
     owner: Name
     limits: LimitsText = LimitsText()
+    resources: Resources = Resources()
     agents: tuple[Name, ...] | None = None
     models: tuple[Name, ...] | None = None
     tests: Tests = Tests()

@@ -9,11 +9,17 @@ from dataclasses import dataclass
 import msgspec
 
 from inbounds.contracts import anomalies as anomalous
-from inbounds.contracts.bound import Anomalies
+from inbounds.contracts.bound import Anomalies, Gpu
 from inbounds.contracts.documents import Anomalies as AnomaliesText
+from inbounds.contracts.documents import Gpu as GpuText
 from inbounds.contracts.documents import LimitsText
 from inbounds.contracts.errors import OperatorError
 from inbounds.contracts.limits import RULES, Limits
+
+# How long a GPU's utilisation may be above its ceiling where policy says nothing: loading a model takes seconds, and a
+# minute of somebody else's GPU is no loss yet.
+UTILIZATION_SECONDS = 60
+GPU_CEILINGS = ("memory_mib", "utilization_percent", "utilization_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,45 @@ def _widened(key: str, said: str, allowed: str, where: str) -> OperatorError:
         where=where,
         expected=f"{allowed} or tighter",
         fix=f"tighten it, or have the policy's owner change anomalies.{key}",
+    )
+
+
+def narrow_gpu(policy: GpuText, where: str, child: GpuText, child_where: str) -> Gpu:
+    """Policy's grant and what a thread leaves of it: fewer devices, lower ceilings; nothing where policy names none.
+
+    OperatorError where policy grants a device without both ceilings, and where the thread asks for more.
+    """
+    granted = tuple(dict.fromkeys(policy.devices or ()))
+    missing = [key for key in GPU_CEILINGS[:2] if granted and getattr(policy, key) is None]
+    if missing:
+        raise OperatorError(
+            f"resources.gpu grants a device without {' and '.join(missing)}",
+            where=where,
+            expected="a ceiling beside each grant (E7)",
+            fix=f"write {', '.join(f'{key}: …' for key in missing)} in resources.gpu, or take devices away",
+        )
+    defaults = {"utilization_seconds": UTILIZATION_SECONDS}
+    numbers = {key: getattr(policy, key) or defaults.get(key, 0) for key in GPU_CEILINGS}
+    extra = [str(number) for number in child.devices or () if number not in granted]
+    if extra:
+        raise _wider_gpu("devices", ", ".join(extra), ", ".join(map(str, granted)) or "none", child_where)
+    for key in GPU_CEILINGS:
+        said = getattr(child, key)
+        if said is None:
+            continue
+        if said > numbers[key] or not granted:
+            raise _wider_gpu(key, str(said), f"at most {numbers[key]}" if granted else "no GPU at all", child_where)
+        numbers[key] = said
+    devices = granted if child.devices is None else tuple(dict.fromkeys(child.devices))
+    return Gpu(devices, **numbers) if devices else Gpu()
+
+
+def _wider_gpu(key: str, said: str, allowed: str, where: str) -> OperatorError:
+    return OperatorError(
+        f"resources.gpu.{key}: {said} widens what policy grants",
+        where=where,
+        expected=allowed,
+        fix=f"narrow it, or have the policy's owner change resources.gpu.{key}",
     )
 
 

@@ -64,7 +64,7 @@ MEANING: dict[StopCode, tuple[Disposal, str]] = {
     StopCode.STOP_FILES_EXCEEDED: (Disposal.QUARANTINE, "more files were changed than the plan allows"),
     StopCode.STOP_TOOL_CALLS_EXCEEDED: (Disposal.REVERT, "the model asked for more tool calls than allowed"),
     StopCode.STOP_ITERATIONS_EXCEEDED: (Disposal.REVERT, "all iterations are used and the tests still fail"),
-    StopCode.STOP_RESOURCES_EXCEEDED: (Disposal.QUARANTINE, "memory, processes or disk went over the ceiling"),
+    StopCode.STOP_RESOURCES_EXCEEDED: (Disposal.QUARANTINE, "memory, processes, disk or a GPU went over the ceiling"),
     StopCode.STOP_COVERAGE_REGRESSED: (Disposal.REVERT, "the tests cover less than the declared tolerance allows"),
     StopCode.STOP_TESTS_WEAKENED: (Disposal.QUARANTINE, "a test that judges the run was changed or removed"),
     StopCode.STOP_ANOMALY: (Disposal.QUARANTINE, "a rule over tree and journal found what policy stops at"),

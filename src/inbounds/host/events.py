@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from inbounds.host.groups import ENFORCED, status
 from inbounds.host.handles import AT_FDCWD, NODEV, NOEXEC, NOSUID, Handle, new_mount, open_handle
+from inbounds.host.whereabouts import Whereabouts
 
 # What happened: bits of a record. CLOSED is the end of the last use of a file that was open for writing, maps included:
 # a write through a map shows nowhere else.
@@ -30,6 +31,7 @@ BACKLOG_BYTES_MAX = 16 << 20  # taken in and not told yet: 200,000 events; the k
 READS_MAX = 16  # in a row: some 10 ms, for the loop has other things to do
 EXEC_BYTES = 1 << 12  # each of these events is an open descriptor: some 170
 DIRECTORIES_MAX = 4_096  # paths remembered; an opened file costs four system calls otherwise
+DRAIN_SECONDS = 5.0  # a full queue takes half a second; a client waits four times as long for its answer
 CLOSE_SECONDS = 5.0  # for the supervisor to take what is left
 
 FLAGS = {0x20: OPENED, 1: READ, 2: WRITTEN, 8: CLOSED, 0x100: CREATED, 0x200: DELETED, 0x40: MOVED_FROM, 0x80: MOVED_TO}
@@ -78,7 +80,7 @@ class Events:
         self._uid = os.fstat(volume).st_uid if uid is None else uid
         self._pipe, self._out = pipe, bytearray()
         self._backlog, self._held = deque[tuple[bytes, dict[int, int]]](), 0  # with whose each process is; bytes
-        self._directories = dict[bytes, bytes]()
+        self._directories, self._whereabouts = dict[bytes, bytes](), Whereabouts()
         self._volume = os.dup(volume)
         self._root = os.readlink(f"/proc/self/fd/{self._volume}".encode())
         self._poll, self._groups = select.epoll(), list[int]()
@@ -94,7 +96,8 @@ class Events:
     def executed_on(self, place: int) -> None:
         """Watch the file system of `place` for what the slot's processes execute, as long as this is open.
 
-        The whole host's executions pass by here: one of a process that is gone when it is read is not told.
+        The whole host's executions pass by here. One of a process that is gone when it is read is told, as GONE, where
+        it was executed through a mount that only the slot's jails have.
         """
         if len(self._groups) == 1:
             self._group(0)
@@ -128,6 +131,16 @@ class Events:
             active = True
         self._await()
         return active
+
+    def drain(self) -> None:
+        """Tell what has happened up to now; INCOMPLETE where it goes on and on, or nobody reads."""
+        until = time.monotonic() + DRAIN_SECONDS
+        while self.handle() or self._out or self._backlog:
+            if time.monotonic() > until:
+                self._lost()
+                return
+            if self._out:
+                time.sleep(0.002)
 
     def close(self) -> None:
         """Take in what happened up to now (so after the kill, before the unmount), say END, let go."""
@@ -174,8 +187,11 @@ class Events:
             self._lost()
             return
         try:
-            if self._whose(pid) == 0:
-                self._add(EXECUTED, pid, os.readlink(f"/proc/self/fd/{fd}".encode()))
+            whose = self._whose(pid)
+            if whose == 0:
+                self._whereabouts.learn(pid, fd)
+            if whose == 0 or (whose == GONE and self._whereabouts.ours(fd)):
+                self._add(EXECUTED | whose, pid, os.readlink(f"/proc/self/fd/{fd}".encode()))
         finally:
             os.close(fd)
 

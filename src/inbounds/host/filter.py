@@ -6,10 +6,12 @@ no packets and not seen here; the jail's system call filter refuses the latter.
 """
 
 import ctypes
+import errno
 import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,6 +21,10 @@ TABLE = b"inbounds"
 CHAINS = {b"input": 1, b"output": 3}  # the hooks' numbers; input for what others send to a slot's sockets
 PRIORITY = -400 & 0xFFFFFFFF  # before connection tracking; a drop is final wherever it stands
 PART_BYTES = 1 << 16  # the kernel answers a dump in parts of 32 KiB at most
+LOOK_SECONDS = 2.0  # how often a slot's rules are asked for, beside each time that somebody changes anything
+UNKNOWN_SECONDS = 10.0  # how long it may be impossible to ask
+CHANGED = 7  # the multicast group of nf_tables' changes
+PARTS_MAX = 1_000  # read at one time of what was told of changes; the rest at the next
 LOOKS_MAX = 10  # at a table that somebody changes while it is being read
 SECONDS_MAX = 10
 PROBE_UID = uid_of(SLOTS)  # one behind the last slot's: nobody has it
@@ -93,6 +99,47 @@ def present(slot: int, *, table: bytes = TABLE) -> Dropped | None:
         return None
     held = list(found.values())
     return Dropped(held[0].uid, sum(one.packets for one in held), sum(one.octets for one in held))
+
+
+class Changes:
+    """Tells when anybody has changed any table, so that a slot's rules can be asked for again."""
+
+    def __init__(self) -> None:
+        """OSError where the kernel does not tell."""
+        self._link, self._seen = _open(groups=1 << (CHANGED - 1)), time.monotonic()
+        self._link.setblocking(False)
+
+    def old(self) -> bool:
+        """Whether it is time to ask, whatever was told."""
+        return time.monotonic() - self._seen > LOOK_SECONDS
+
+    def holds(self, slot: int, uid: int) -> bool:
+        """Whether the slot's user is filtered now; not, too, where nobody could say so for a while."""
+        self._drain()
+        try:
+            held = present(slot)
+        except OSError:  # somebody changes it all the time, or the kernel has no memory now
+            return time.monotonic() - self._seen < UNKNOWN_SECONDS
+        self._seen = time.monotonic()
+        return held is not None and held.uid == uid
+
+    def fileno(self) -> int:
+        """For poll."""
+        return self._link.fileno()
+
+    def _drain(self) -> None:
+        for _ in range(PARTS_MAX):
+            try:
+                self._link.recv(1)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # more happened than there was room for
+                    raise
+
+    def close(self) -> None:
+        """Let go."""
+        self._link.close()
 
 
 def remove_all(*, table: bytes = TABLE) -> None:
@@ -232,10 +279,10 @@ def _change(messages: list[tuple[int, int, bytes]]) -> None:
             pass
 
 
-def _open() -> socket.socket:
+def _open(groups: int = 0) -> socket.socket:
     link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
     link.settimeout(SECONDS_MAX)
-    link.bind((0, 0))
+    link.bind((0, groups))
     return link
 
 

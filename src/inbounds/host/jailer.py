@@ -63,6 +63,7 @@ class Order:
     volume: int  # the root of the raw mount
     foreign: frozenset[int]  # devices of other slots' volumes
     run_directory: str
+    halted: str  # where this file is, nothing begins
     arguments: int
     inherited: list[int]
     sources: list[int]
@@ -131,6 +132,8 @@ def _stage(order: Order) -> None:
     The clones carry no submounts. All the rest of the host is read-only and without set-id here, so that a slot's user
     leaves files nowhere but on its volume: what is left elsewhere would be the next owner's of its number.
     """
+    if os.path.lexists(order.halted):  # behind the joining: whoever halts makes it, then kills who has joined
+        raise OSError(errno.EBUSY, "the slot was halted")
     trees = [_clone(fd, order) for fd in order.sources]
     checked("unshare", libc.unshare(CLONE_NEWNS | CLONE_NEWIPC))
     checked("private mounts", libc.mount(None, b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None))

@@ -22,6 +22,8 @@ STAGE = "/tmp"  # noqa: S108  # where a jail's sources stand as STAGE/<index>: a
 
 SLOTS = 80
 FIRST_UID = 61_100  # above what rootless runs of root take, below systemd's dynamic users (61,184)
+LOW_BITS = 64  # of a set of slots as bits: the first integer's, the second has the rest
+LOW = (1 << LOW_BITS) - 1
 NO_SLOT = 0xFFFF_FFFF  # in a request that is about none: HELLO, OPEN
 
 # What bubblewrap inherits: 0, 1, 2, the control socket, then its memory files: seldom more than a dozen.
@@ -41,6 +43,9 @@ class Op(enum.IntEnum):
     DETACH = 8
     DISCARD = 9
     STATE = 10
+    SLOW = 11
+    HALT = 12
+    SLOTS = 13
 
 
 class Flag(enum.IntFlag):
@@ -105,6 +110,9 @@ NAMES: dict[Op, tuple[tuple[str, int, int], ...]] = {
     Op.DETACH: (),
     Op.DISCARD: (),
     Op.STATE: (),
+    Op.HALT: (("kill", 0, 1),),  # from another connection than the slot's: 0 freezes, 1 kills; no jail begins behind it
+    Op.SLOTS: (),
+    Op.SLOW: (("cpu_percent", 0, 100_000),),  # of one CPU, never more than is in force; 0: what OPEN asked for, again
 }
 
 # What an answer's integers are, for both ends to count on.
@@ -123,6 +131,9 @@ ANSWERS: dict[Op, tuple[str, ...]] = {
     Op.DETACH: (),
     Op.DISCARD: (),
     Op.STATE: ("processes", "bytes", "inodes", "events_lost", "phase", "deadline_ms"),
+    Op.HALT: ("frozen", "processes"),  # behind a kill: those that are left
+    Op.SLOTS: ("low", "high", "kept_low", "kept_high"),  # this user's, and those that nobody holds: a bit for each
+    Op.SLOW: ("cpu_percent",),  # in force; 0: no ceiling can be set, and all of it yields to everybody instead
 }
 
 
@@ -145,7 +156,7 @@ class Request:
     def allowed(self) -> bool:
         """Whether every integer is within its bounds, and every unused one 0."""
         bounds = [(low, high) for _, low, high in NAMES[self.op]] + [(0, 0)] * (NUMBERS - len(NAMES[self.op]))
-        slots = self.slot == NO_SLOT if self.op in (Op.HELLO, Op.OPEN) else self.slot < SLOTS
+        slots = self.slot == NO_SLOT if self.op in (Op.HELLO, Op.OPEN, Op.SLOTS) else self.slot < SLOTS
         return slots and all(low <= n <= high for n, (low, high) in zip(self.numbers, bounds, strict=True))
 
 
@@ -208,6 +219,11 @@ def unpack_reply(op: Op, data: bytes) -> Reply:
 def uid_of(slot: int) -> int:
     """The user number, and group number, of a slot."""
     return FIRST_UID + slot
+
+
+def members_of(low: int, high: int) -> list[int]:
+    """The slots of a set that stands in two integers."""
+    return [number for number in range(SLOTS) if (low | high << LOW_BITS) >> number & 1]
 
 
 def view_of(slot: int, run_directory: str = RUN_DIRECTORY) -> str:

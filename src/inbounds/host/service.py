@@ -104,12 +104,17 @@ class Service:
     """The service over its paths. `step` is called at each step of a slot's life (tests kill there)."""
 
     def __init__(
-        self, paths: Paths | None = None, *, group: str = GROUP, step: Callable[[str], None] = slots.nothing
+        self,
+        paths: Paths | None = None,
+        *,
+        group: str = GROUP,
+        step: Callable[[str], None] = slots.nothing,
+        kept: bool = True,
     ) -> None:
-        """Nothing happens before `run`."""
-        self.paths, self.group, self.step = paths or Paths(), group, step
+        """Nothing happens before `run`. Without `kept` nobody cleans up behind a death (some tests do)."""
+        self.paths, self.group, self.step, self.kept = paths or Paths(), group, step, kept
         self.sessions: dict[int, int] = {}  # pid -> the peer's user
-        self.janitor = 0
+        self.janitor = self.keeper = 0
         self.own: list[int] = []  # descriptors that no session needs
 
     def run(self) -> None:
@@ -127,7 +132,10 @@ class Service:
         self.has = self.try_out()
         listener = self.listen()
         self.own += [told, tell, listener.fileno()]
+        service = os.getpid()
         while not stopping:
+            if self.kept and not self.keeper:
+                self.keeper = self.fork(lambda: self.keep(service), outlives=True)
             waiting = select.poll()
             for fd in (listener.fileno(), told):
                 waiting.register(fd, select.POLLIN)
@@ -211,6 +219,8 @@ class Service:
             for pid in self.sessions:
                 os.kill(pid, signal.SIGKILL)
         self.settle()
+        if self.keeper:
+            os.kill(self.keeper, signal.SIGKILL)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.paths.socket)
         handles.unmount(self.paths.run, handles.MNT_DETACH)
@@ -241,14 +251,27 @@ class Service:
         else:
             say(f"user {uid} is not of the group {self.group}")
 
-    def fork(self, what: Callable[[], object]) -> int:
-        """A child that does one thing and dies with this process."""
+    def keep(self, service: int) -> None:
+        """In a process of its own: when the first one is dead, however it died, end what its sessions had."""
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        with contextlib.suppress(ProcessLookupError):
+            over = os.pidfd_open(service)
+            if os.getppid() == service:  # else the number may be another's by now
+                select.select([over], [], [])
+        say("the service is dead: its slots are killed and unmounted")
+        self.settle()
+
+    def fork(self, what: Callable[[], object], *, outlives: bool = False) -> int:
+        """A child that does one thing and, unless it `outlives` this process, dies with it."""
         parent = os.getpid()
         pid = os.fork()
         if pid:
             return pid
         try:
-            jailer.die_with(parent)
+            if not outlives:
+                jailer.die_with(parent)
             jailer.prctl(PR_SET_CHILD_SUBREAPER, 1)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -266,6 +289,7 @@ class Service:
             while pid := os.waitpid(-1, os.WNOHANG)[0]:
                 self.sessions.pop(pid, None)
                 self.janitor = 0 if pid == self.janitor else self.janitor
+                self.keeper = 0 if pid == self.keeper else self.keeper
         return bool(self.sessions or self.janitor)
 
     def look(self) -> None:

@@ -14,7 +14,7 @@ import struct
 import time
 from collections.abc import Callable
 
-from inbounds.host import jailer, protocol, slots
+from inbounds.host import filter, jailer, protocol, share, slots  # noqa: A004  # the field's word
 from inbounds.host.events import Events
 from inbounds.host.groups import Group
 from inbounds.host.protocol import MESSAGE_BYTES, Flag, Mechanism, Op, Phase, Request
@@ -57,6 +57,8 @@ class Session:
         self.watchdog = Watchdog(self.expired)
         self.over = False
         self.told = True  # whether the client knows of its slot
+        self.used = True  # whether a jail ever began in it
+        self.filter: filter.Changes | None = None  # where packets are to be dropped
 
     def run(self) -> None:
         """Until the client is gone, or breaks the protocol, or the deadline comes: then kill and unmount."""
@@ -68,10 +70,13 @@ class Session:
                 waiting = select.poll()
                 for fd in (self.connection.fileno(), told, self.watchdog.fileno(), *self.jails.values()):
                     waiting.register(fd, select.POLLIN)
-                if self.events:
-                    waiting.register(self.events.fileno(), select.POLLIN)
-                ready = {fd for fd, _ in waiting.poll()}
+                for source in (self.events, self.filter):
+                    if source:
+                        waiting.register(source.fileno(), select.POLLIN)
+                ready = {fd for fd, _ in waiting.poll(filter.LOOK_SECONDS * 1000 if self.filter else None)}
                 self.watchdog.handle()
+                if self.filter and (self.filter.fileno() in ready or self.filter.old()) and not self.filtered():
+                    break
                 if self.events and self.events.fileno() in ready:
                     self.events.handle()
                 self.reap()
@@ -79,8 +84,8 @@ class Session:
                     break
         finally:
             if self.slot:
-                # what its client was never told of is nobody's to come back for
-                self.leave(self.slot.close if self.told else self.slot.discard)
+                # what its client was never told of, or no agent was ever in, is nobody's to come back for
+                self.leave(self.slot.close if self.told and self.used else self.slot.discard)
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
@@ -138,6 +143,11 @@ class Session:
                 return self.attach(request.slot)
             case Op.STATE:
                 return self.state(request.slot), []
+            case Op.SLOTS:
+                return self.listed(), []
+            case Op.HALT:
+                who, kill = self.owner[0], bool(request["kill"])
+                return slots.halt(self.paths, request.slot, who, kill=kill, seconds=FREEZE_SECONDS), []
             case Op.JAIL:
                 return self.jail(*self.mine(request.slot), request, descriptors)
             case Op.FREEZE:
@@ -148,6 +158,8 @@ class Session:
                 return (self.kill(self.mine(request.slot)[0], request["pid"]),), []
             case Op.DEADLINE:
                 return (self.set_deadline(*self.mine(request.slot), request["deadline_ms"]),), []
+            case Op.SLOW:
+                return (self.slow(*self.mine(request.slot), request["cpu_percent"]),), []
             case Op.DETACH:
                 self.leave(self.mine(request.slot)[0].close)
             case Op.DISCARD:
@@ -184,7 +196,7 @@ class Session:
         phase, (uid, gid) = int(Phase.OPENING), self.owner
         wish = Record(phase, uid, gid, size, inodes, memory, processes, percent, deadline, flags, throughput)
         slot = slots.claim(self.paths, wish, self.step)
-        self.told = False
+        self.told = self.used = False
         return self.begin(slot, slot.make, slot.discard)
 
     def attach(self, number: int) -> Answer:
@@ -194,6 +206,8 @@ class Session:
         if record.phase in (Phase.OPENING, Phase.DISCARDING):
             raise Refused(errno.ENOENT, f"slot {number} is being removed")
         slot = slots.take(self.paths, number, self.owner[0], self.step)
+
+        self.used = True
 
         def up() -> None:
             if slot.record.phase != Phase.KEPT:
@@ -218,6 +232,8 @@ class Session:
         """From now on the slot lives as long as this connection."""
         self.frozen, back = False, list[int]()
         mechanisms = slot.mechanisms()
+        if mechanisms & Mechanism.FILTER:
+            self.filter = filter.Changes()
         if slot.record.flags & Flag.EVENTS:
             reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             places = [slot.image.raw_fd(), *(os.open(place, os.O_PATH | os.O_CLOEXEC) for place in EXECUTED_ON)]
@@ -243,11 +259,31 @@ class Session:
         self.over = True
         return True
 
+    def filtered(self) -> bool:
+        """Whether this slot's packets are dropped still, where they were when it came up; else it ends at once."""
+        if not self.filter or not self.slot:
+            return True
+        if not self.filter.holds(self.slot.number, self.slot.uid):
+            say(f"slot {self.slot.number}: somebody has taken its packet filter away")
+            self.over = True
+        return not self.over
+
+    def listed(self) -> tuple[int, ...]:
+        """The slots of this user, and which of them are kept: two times eighty bits."""
+        there = {n: r for n, r in slots.records(self.paths).items() if r.owner == self.owner[0]}
+        kept = [number for number, record in there.items() if record.phase == Phase.KEPT]
+        sets = [sum(1 << number for number in chosen) for chosen in (there, kept)]
+        return tuple(half for bits in sets for half in (bits & protocol.LOW, bits >> protocol.LOW_BITS))
+
     def set_deadline(self, slot: Slot, group: Group, deadline_ms: int) -> int:
         """A nearer one; a later one only while nothing runs. The one that is in force."""
         _check_deadline(deadline_ms)
         slot.set_deadline(self.watchdog.set(slot.number, deadline_ms, living=group.count() > 0))
         return slot.record.deadline_ms
+
+    def slow(self, slot: Slot, group: Group, percent: int) -> int:
+        """Less of the processors for all that runs, or with 0 what it was opened with; what is in force."""
+        return share.leave(group, slot.uid, percent, slot.record.cpu_percent)
 
     def state(self, number: int) -> tuple[int, ...]:
         """Of this connection's slot what is used; of another one of the same user only its phase."""
@@ -255,6 +291,8 @@ class Session:
         if slot is None or slot.number != number or slot.group is None:
             record = slots.owned(self.paths, number, self.owner[0])
             return 0, 0, 0, 0, record.phase, record.deadline_ms
+        if self.events:
+            self.events.drain()  # who asks has in the pipe what was done before the question
         lost = self.events.lost if self.events else 0
         return slot.group.count(), *slot.image.used(), lost, slot.record.phase, slot.record.deadline_ms
 
@@ -268,6 +306,9 @@ class Session:
             if self.events:
                 events, self.events = self.events, None
                 events.close()  # all that happened is told, then the volume is let go
+            if self.filter:
+                self.filter.close()
+                self.filter = None
             how()
         finally:
             slot.release()
@@ -279,6 +320,11 @@ class Session:
         """Start one; the answer does not wait for it."""
         if self.frozen or len(self.jails) >= JAILS_MAX:
             raise Refused(errno.EBUSY, "the slot is frozen, or has all the jails that it may")
+        if os.path.lexists(self.paths.halted(slot.number)):
+            raise Refused(errno.EBUSY, "the slot was halted")
+        if not self.filtered():
+            raise Refused(errno.ENETDOWN, "the packet filter is gone")
+        self.used = True
         sources = 1 + request["inherited"]
         opened: list[int] = []
         try:
@@ -292,6 +338,7 @@ class Session:
                     volume=opened[0],
                     foreign=slots.foreign(self.paths, slot.number),
                     run_directory=self.paths.run,
+                    halted=self.paths.halted(slot.number),
                     arguments=descriptors[0],
                     inherited=descriptors[1:sources],
                     sources=descriptors[sources:],
@@ -348,16 +395,24 @@ class Session:
                 if pid in self.jails:
                     os.close(self.jails.pop(pid))
                     ended = True
-        if ended and self.slot and self.slot.group:
-            for pid in self.slot.group.members() - set(self.jails):
-                if _parent(pid) == os.getpid():
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)  # the kernel ends a namespace's processes before its init
+        while ended and (adopted := _children() - set(self.jails)):
+            for pid in adopted:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)  # the kernel ends a namespace's processes before its init
 
 
 def _check_deadline(deadline_ms: int) -> None:
     if not 0 < deadline_ms - time.time() * 1000 < DEADLINE_MS_MAX:
         raise Refused(errno.EINVAL, "a deadline that is past, or beyond a year")
+
+
+def _children() -> set[int]:
+    """Of this process, dying ones too: an init that waits for its namespace's end is in no control group any more."""
+    try:
+        with open("/proc/thread-self/children", "rb") as file:
+            return {int(pid) for pid in file.read().split()}
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        return {int(name) for name in os.listdir("/proc") if name.isdigit() and _parent(int(name)) == os.getpid()}
 
 
 def _parent(pid: int) -> int:

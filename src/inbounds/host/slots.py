@@ -49,6 +49,10 @@ class Paths:
         """Where root mounts a slot's volume."""
         return f"{self.run}/slots/{number}/raw/volume"
 
+    def halted(self, number: int) -> str:
+        """The file that says that no further jail begins in a slot before it is attached again."""
+        return f"{self.run}/slots/{number}/halted"
+
     @property
     def socket(self) -> str:
         """Where clients connect."""
@@ -150,6 +154,27 @@ def owned(paths: Paths, number: int, owner: int) -> Record:
     return record
 
 
+def halt(paths: Paths, number: int, user: int, *, kill: bool, seconds: float) -> tuple[int, int]:
+    """Stop or kill all that runs in a slot, whoever holds it, for its owner or root; no jail begins behind it.
+
+    Whether the kernel says within `seconds` that all is stopped, and how many processes there are, behind a kill those
+    that are left. Refused: ENOENT, EPERM, EAGAIN while it comes up or goes down.
+    """
+    record = owned(paths, number, user) if user else load(paths, number)
+    if record is None:
+        raise Refused(errno.ENOENT, f"there is no slot {number}")
+    group = Group.find(number) if record.phase == Phase.OPEN else None
+    if group is None:
+        if record.phase == Phase.KEPT:
+            return 0, 0
+        raise Refused(errno.EAGAIN, f"slot {number} comes up or goes down")
+    # first: a jail that begins now is found by the kill, or finds this
+    os.close(os.open(paths.halted(number), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    if kill:
+        return 0, group.kill()
+    return int(group.freeze(seconds)), group.count()
+
+
 def foreign(paths: Paths, number: int) -> frozenset[int]:
     """Devices that no source of this slot may be on: the other slots' volumes, and the run directory's own."""
     found = {os.stat(paths.run).st_dev}
@@ -207,6 +232,7 @@ class Slot:
 
     def _up(self, *, make: bool) -> None:
         record = self.record
+        self._unhalt()
         self.group = Group.make(
             self.number,
             memory=record.memory_bytes,
@@ -328,7 +354,12 @@ class Slot:
         self.record = dataclasses.replace(self.record, deadline_ms=deadline_ms)
         write(self.paths, self.number, self.record)
 
+    def _unhalt(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.paths.halted(self.number))
+
     def _forget(self) -> None:
+        self._unhalt()
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(f"{self.paths.run}/slots/{self.number}")
         os.unlink(f"{self.paths.of(self.number)}/state")  # from here on it is free

@@ -1,8 +1,7 @@
 """The wall clock of slots, kept without any supervisor: deadlines on a clock that nobody can set and no sleep stops.
 
-One timer descriptor for the service's loop; of 80 slots the nearest is found by looking at all. A deadline
-comes as Unix time and is kept on CLOCK_BOOTTIME at once; what a restarted service needs is `saved`. Knows nothing of
-how a slot is ended.
+One timer descriptor for a session's loop. A deadline comes as Unix time and is kept on CLOCK_BOOTTIME at once. Nothing
+is carried over a restart: whatever ends the service ends all that runs. Knows nothing of how a slot is ended.
 """
 
 import contextlib
@@ -14,7 +13,6 @@ from collections.abc import Callable
 
 RETRY_MS = 1_000  # a slot that did not end is ended again: whatever was in the way may be over
 ARMED_MS_MAX = 3_600_000  # a far deadline is looked at again: the timer takes no number that a client chose
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
 CLOCK_BOOTTIME, TFD_CLOEXEC, TFD_NONBLOCK, TFD_ABSTIME = 7, os.O_CLOEXEC, os.O_NONBLOCK, 1
 TIMER = struct.Struct("@4l")  # interval and value, seconds and nanoseconds
 
@@ -46,10 +44,6 @@ class Deadlines:
         """The slot has none any more; none before is no error."""
         self._of.pop(slot, None)
 
-    def of(self, slot: int) -> int | None:
-        """The slot's."""
-        return self._of.get(slot)
-
     def next(self) -> int | None:
         """The nearest one."""
         return min(self._of.values(), default=None)
@@ -66,8 +60,6 @@ class Watchdog:
         self._expired, self._now, self._deadlines = expired, now, Deadlines()
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._timer = self._checked(self._libc.timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK))
-        with open(BOOT_ID, encoding="ascii") as file:
-            self._boot = file.read().strip()
 
     def fileno(self) -> int:
         """Readable when `handle` has something to do."""
@@ -83,18 +75,6 @@ class Watchdog:
     def clear(self, slot: int) -> None:
         """The slot is over."""
         self._deadlines.clear(slot)
-        self._arm()
-
-    def saved(self, slot: int) -> str:
-        """For the slot's state file: which start of the machine, and when on its clock; "" where it has none."""
-        at = self._deadlines.of(slot)
-        return "" if at is None else f"{self._boot} {at}"
-
-    def restore(self, slot: int, saved: str) -> None:
-        """Go on with `saved` after a restart; what is of another start of the machine, or unreadable, is due now."""
-        boot, _, at = saved.partition(" ")
-        known = boot == self._boot and at.isascii() and at.isdigit()
-        self._deadlines.set(slot, int(at) if known else self._now(), living=False)
         self._arm()
 
     def handle(self) -> None:

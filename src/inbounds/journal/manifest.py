@@ -17,7 +17,7 @@ from inbounds.journal.tally import (
     Denials,
     Legs,
     Progress,
-    Read,
+    Reported,
     Written,
     limits_of,
     number,
@@ -66,14 +66,15 @@ class Derivation:
         self.accepted: dict[str, Any] = {}
         self.preflight: dict[str, Any] | None = None
         self.at_ms: int | str = NOT_OBSERVED
-        self.calls, self.written, self.read = Calls(), Written(), Read()
+        self.calls, self.written = Calls(), Written()
+        self.read, self.executed = Reported(), Reported()
         self.progress, self.denials, self.legs = Progress(self.calls), Denials(), Legs()
         self.lists: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _LISTED}
         self.enforcement: dict[str, str] = {}
         self.programs: dict[str, dict[str, str]] = {}
         self.tools: dict[str, str] = {}
         self.takers: dict[str, list[Callable[[Record], None]]] = {}
-        for counter in (self.calls, self.written, self.read, self.progress, self.denials, self.legs):
+        for counter in (self.calls, self.written, self.progress, self.denials, self.legs):
             for kind, take in counter.TAKES.items():
                 self.takers.setdefault(kind, []).append(take.__get__(counter))
         for kind in _LISTED:
@@ -85,6 +86,8 @@ class Derivation:
             "gateway.started": self._started,
             "broker.started": self._started,
             "verdict": self._judged_with,
+            "files.read": self.read.take,
+            "files.executed": self.executed.take,
         }
         for kind, mine in own.items():
             self.takers.setdefault(kind, []).append(mine)
@@ -152,6 +155,9 @@ class Derivation:
             "files_read": self.read.files(),
             "files_read_more": self.read.more,
             "files_read_gaps": self.read.gaps,
+            "files_executed": self.executed.paths(),
+            "files_executed_more": self.executed.more,
+            "files_executed_gaps": self.executed.gaps,
             "files_written": self.written.files(),
             "diff_summary": self.written.summary(),
             "external_calls": self.calls.hosts(),

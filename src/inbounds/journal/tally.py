@@ -354,8 +354,8 @@ class Denials:
         return {"listed": list(self._groups.values()), "more": self._more}
 
 
-class Read:
-    """Files read, as the operating system reported them; nothing where nobody watched (H5)."""
+class Reported:
+    """Files read or executed, as the operating system reported them; nothing where nobody watched (H5)."""
 
     def __init__(self) -> None:
         """Start from nothing."""
@@ -383,11 +383,13 @@ class Read:
                 entry["blob"] = str(item["blob"])
             entry["sha256"] = _sha256(item) if item.get("sha256") else entry["sha256"]
 
-    TAKES: Mapping[str, Take] = {"files.read": take}
-
     def files(self) -> list[dict[str, Any]] | str:
         """Every path once, in order of path."""
         return [self._files[path] for path in sorted(self._files)] if self._observed else NOT_OBSERVED
+
+    def paths(self) -> list[str] | str:
+        """The same, without hashes."""
+        return sorted(self._files) if self._observed else NOT_OBSERVED
 
     @property
     def more(self) -> int:

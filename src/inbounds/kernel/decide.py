@@ -75,6 +75,7 @@ PART_STOPS = {
     "gateway": StopCode.STOP_GATEWAY_FAILED,
     "agent": StopCode.STOP_AGENT_FAILED,
     "contract": StopCode.STOP_TAMPERING,
+    "gpu": StopCode.STOP_RESOURCES_EXCEEDED,  # a ceiling that only looking bounds: what is over it has happened
     "preflight": StopCode.STOP_PREFLIGHT_FAILED,
 }
 # Where a run goes on whose supervisor died: its agent is dead too, and what it left is judged as it stands.

@@ -148,7 +148,7 @@ class Polled:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Something of ours or of the host failed; `part` is gateway, broker, host, agent, contract or supervisor."""
+    """Something failed its bounds or its work; `part`: gateway, broker, host, agent, contract, supervisor, or gpu."""
 
     KIND = "part.failed"
     part: str

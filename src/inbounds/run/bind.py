@@ -16,7 +16,7 @@ from inbounds.contracts.draft import draft
 from inbounds.contracts.errors import OperatorError, RefusedError
 from inbounds.contracts.ids import run_id as make_run_id
 from inbounds.contracts.limits import Limits
-from inbounds.contracts.narrow import Layer, narrow_anomalies, narrow_limits, narrow_names, tighter
+from inbounds.contracts.narrow import Layer, narrow_anomalies, narrow_gpu, narrow_limits, narrow_names, tighter
 from inbounds.contracts.paths import CONTRACT_DIRECTORY, below, joined, relative, test_file
 from inbounds.contracts.reasons import StopCode
 from inbounds.contracts.units import duration, usd
@@ -153,7 +153,7 @@ def bind(
     *, documents: Documents, work: Work, wish: Wish, base: Base, agent: AgentChoice, operator: str, mode: models.Mode
 ) -> Contract:
     """The contract, unsigned; OperatorError or RefusedError names what does not hold."""
-    policy, config, plan = documents.policy, documents.config, work.plan
+    policy, config, plan, month = documents.policy, documents.config, work.plan, documents.policy.month
     limits, sources = narrow(documents, work, wish)
     check_work(documents, work)
     _check_agent(documents, wish, agent)
@@ -162,7 +162,6 @@ def bind(
     hashes = {r.id: document_sha256(r) for r in work.requirements}
     policy_sha, config_sha, plan_sha = map(document_sha256, (policy, config, plan))
     run_id = make_run_id(time.strftime("%Y%m%d-%H%M%S", time.gmtime()), secrets.token_hex(3))
-    month = policy.month
     return Contract(
         version=bound.CONTRACT_VERSION,
         run_id=run_id,
@@ -180,6 +179,7 @@ def bind(
         config_sha256=config_sha,
         limits=limits.as_json(),
         anomalies=_anomalies(documents),
+        gpu=gpu(documents),
         conduct=conducting.conduct(policy).as_json(),
         sources=sources,
         targets=plan.targets,
@@ -312,6 +312,12 @@ def _anomalies(documents: Documents) -> bound.Anomalies:
     found = narrow_anomalies(policy, POLICY, config, documents.path("config.yaml"))
     globs.parse_all(found.paths)  # a pattern that means nothing is the operator's to mend, now
     return found
+
+
+def gpu(documents: Documents) -> bound.Gpu:
+    """The GPUs that policy grants and the thread has left, with the ceilings on each."""
+    said, config = documents.policy.resources.gpu, documents.config.resources.gpu
+    return narrow_gpu(said, POLICY, config, documents.path("config.yaml"))
 
 
 def _check_pins(documents: Documents, work: Work, pins: tuple[PinnedTest, ...]) -> None:

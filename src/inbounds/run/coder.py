@@ -18,17 +18,17 @@ from inbounds.contracts.job import BROKER_PORT, GATEWAY_PORT, RESOLVER_PORT, WOR
 from inbounds.contracts.paths import joined
 from inbounds.gateway.control import GatewayProcess
 from inbounds.judges.scope import shown
+from inbounds.run import touching
 from inbounds.run.crew import Crew
-from inbounds.run.housing import WORKSPACE
 from inbounds.run.mounts import layer_binds
 from inbounds.run.workbench import read_limited
 from inbounds.sandbox.decoys import Decoys
 from inbounds.sandbox.fileevents import FileEvents
-from inbounds.sandbox.reads import Reads, Seen
+from inbounds.sandbox.gpu import Device
+from inbounds.sandbox.reads import Reads
 from inbounds.sandbox.resolver import Question, Resolver
 from inbounds.sandbox.spec import Bind, JailLimits, JailSpec, Listener
-from inbounds.sandbox.volume import READ_ONLY, WRITABLE, Volume
-from inbounds.store.walk import is_dotgit
+from inbounds.sandbox.volume import Volume
 
 Post = Callable[[str, Mapping[str, Any]], None]
 OUTPUT_BYTES_MAX = 16 << 20  # as much of an agent's stdout as is read for its last words
@@ -53,6 +53,7 @@ class Coder:
     post: Post
     say: Post
     files: FileEvents | None = None
+    devices: tuple[Device, ...] = ()
 
     def iterate(self, n: int, prompt: str, volume: Volume, deadline_ms: int) -> None:
         """Run the agent once; posts iteration.started, jail records, agent.said."""
@@ -68,6 +69,7 @@ class Coder:
             self.gateway.begin_iteration(n)
             self.gateway.attach(jail.listeners["gateway"], ROLE)
             self.broker.attach(jail.listeners["broker"], ROLE)
+            touching.of_tests(self.files, n - 1, self.post)
             self.say("iteration.started", {"n": n, **asked})
             jail.go()
         except BaseException:
@@ -80,8 +82,7 @@ class Coder:
         finally:
             seen = reads.end()
         if self.files:
-            seen, written = _touched(self.files)
-            self.post("files.written", written.as_record(n, shown))
+            seen = touching.of_agent(self.files, n, self.post)
         self.post("files.read", seen.as_record(n, shown))
         resolver.close()
         self.gateway.detach(ROLE)
@@ -152,18 +153,5 @@ class Coder:
             files=launch.files,
             decoys=self.decoys.files,
             executables=launch.executables,
+            devices=self.devices,
         )
-
-
-def _touched(files: FileEvents) -> tuple[Seen, Seen]:
-    """What the kernel told of the workspace since the last iteration: what was read, and what written or removed."""
-    found = files.take().below(f"{WORKSPACE}/{WRITABLE}", f"{WORKSPACE}/{READ_ONLY}")
-    read, written = (
-        tuple(path for path in sorted(paths) if not _of_git(path)) for paths in (found.read, found.written)
-    )
-    return Seen(read, len(read), found.why), Seen(written, len(written), found.why)
-
-
-def _of_git(path: str) -> bool:
-    """The agent's own throwaway repository is no part of the workspace."""
-    return any(is_dotgit(part) for part in path.split("/"))

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from inbounds.contracts.errors import HostError
+from inbounds.sandbox.census import Process, look, members
 from inbounds.sandbox.identity import Identity
 from inbounds.sandbox.jail import Jail, drop_spare, keep_spare, spawn
 from inbounds.sandbox.restraint import NICE
@@ -87,6 +88,8 @@ class Crew:
             after()
         with self._lock:
             role = self._jails.pop(jail, "")
+            if role == SLOWED and self._percent:
+                jail.lift()  # a slot's share is that of all its jails: what is judged next has it whole
         if self._post:
             self._post(
                 "jail.exited",
@@ -112,6 +115,11 @@ class Crew:
             raise
         return self.finish(jail)
 
+    def pids(self) -> set[int]:
+        """Every living process of its jails, as the host numbers them."""
+        inits = [found for jail in list(self._jails) if (found := look(jail.pid)) is not None]
+        return {process.pid for init in inits for process in members(init)}
+
     def kill(self, role: str) -> None:
         """End the jails of one role."""
         with self._lock:
@@ -119,18 +127,24 @@ class Crew:
         for jail in chosen:
             jail.kill()
 
+    def inits(self) -> list[Process]:
+        """The first process of each jail that is alive now."""
+        return [found for jail in list(self._jails) if (found := look(jail.pid)) is not None]
+
     def slow(self, percent: int) -> str:
         """Slow down the agent's jail from now on, later ones too; what was done, for the journal (see Jail.slow).
 
         Cheap to repeat, and to be repeated: an agent can make what the last call has not seen. 100 lifts it for later
-        jails; the living one stays slow, since priority is not given back without privilege. Judges are never slowed.
+        jails, and for the living one where the host service holds it; priority is not given back without privilege.
+        Judges are never slowed, but in a slot those that the agent itself calls for are, as long as it lives.
         """
         lifted = percent >= FULL
         with self._lock:
             self._percent = 0 if lifted else percent
             chosen = [jail for jail, role in self._jails.items() if role == SLOWED]
         if lifted:
-            return "later jails have their full share"
+            given = sorted({said for jail in chosen if (said := jail.lift())})
+            return ", ".join([*given, "later jails have their full share"])
         done = sorted({jail.slow(percent) for jail in chosen})
         return ", ".join(done) or "no jail of the agent is alive; later ones begin slowly"
 

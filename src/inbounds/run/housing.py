@@ -6,7 +6,6 @@ nothing of what lies on it.
 
 import contextlib
 import errno
-import json
 import os
 import time
 from collections.abc import Callable
@@ -16,14 +15,13 @@ from inbounds.contracts.bound import Contract
 from inbounds.contracts.errors import HostError
 from inbounds.contracts.limits import Limits
 from inbounds.contracts.reasons import Disposal
+from inbounds.run.slotfile import forget, number_of, remember
 from inbounds.sandbox.fileevents import FileEvents
 from inbounds.sandbox.hardened import RefusalError, ServiceGoneError, Slot, SlotLimits
 from inbounds.sandbox.identity import Identity, identity, in_slot
 from inbounds.store.salvage import Room
 
 WORKSPACE, JOBS, DECOYS = "workspace", "jobs", "decoys"
-NUMBER = "slot.json"
-NUMBER_BYTES_MAX = 256
 # The kernel's own rule ends a run at its wall clock, the jails' PID 1 two seconds later; the watchdog is the third wall
 # and so late that an orderly stop with its evidence is over.
 WATCHDOG_GRACE_MS = 300_000
@@ -65,9 +63,9 @@ class Housing:
         `gone` is called should the service end it, `gap` should it lose file events.
         """
         if self.hardened and self.slot is None and not self.take_up():
-            made = Slot.open(_ceilings(limits, encrypt=self.encrypted))
+            made = Slot.open(ceilings(limits, encrypt=self.encrypted))
             try:
-                self._remember(made.number)
+                remember(self.run_dir, made.number)
             except BaseException:
                 made.discard()
                 raise
@@ -101,7 +99,7 @@ class Housing:
 
     def room(self, limits: Limits) -> Room | None:
         """What a copy of the workspace may take elsewhere; None where it can be moved."""
-        most = _ceilings(limits, encrypt=False)  # what a volume can hold, so that no workspace is refused
+        most = ceilings(limits, encrypt=False)  # what a volume can hold, so that no workspace is refused
         return Room(most.bytes, 2 * most.inodes) if self.hardened else None
 
     def extend(self, started_ms: int, limits: Limits) -> None:
@@ -136,38 +134,6 @@ class Housing:
     def _live_in(self, slot: Slot) -> None:
         self.slot, self.identity = slot, in_slot(slot)
 
-    def _remember(self, number: int) -> None:
-        path = self.run_dir / NUMBER
-        temporary = path.with_suffix(".new")
-        try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "w", encoding="ascii") as file:
-                json.dump({"slot": number}, file)
-                file.flush()
-                os.fsync(fd)
-            temporary.replace(path)
-        except OSError as error:
-            raise HostError(f"the slot's number cannot be kept: {error.strerror}", where=str(path)) from error
-
-
-def number_of(run_dir: Path) -> int | None:
-    """The slot that a run has, held or kept; None where it has none."""
-    path = run_dir / NUMBER
-    try:
-        with path.open("rb") as file:
-            kept = json.loads(file.read(NUMBER_BYTES_MAX))
-        return int(kept["slot"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HostError(f"the run's slot is not known: {error}", where=str(path)) from error
-
-
-def forget(run_dir: Path) -> None:
-    """The run has no slot any more."""
-    with contextlib.suppress(FileNotFoundError):
-        (run_dir / NUMBER).unlink()
-
 
 def discard(run_dir: Path) -> None:
     """Destroy what a run's stop has kept in its slot; nothing happens where it has none."""
@@ -180,7 +146,7 @@ def _deadline(started_ms: int, limits: Limits) -> int:
     return started_ms + limits.wall_clock_ms + WATCHDOG_GRACE_MS
 
 
-def _ceilings(limits: Limits, *, encrypt: bool) -> SlotLimits:
+def ceilings(limits: Limits, *, encrypt: bool) -> SlotLimits:
     """What the volume has room for is the contract's; what ext4 takes for itself comes on top."""
     inodes = limits.inodes + INODES_OURS
     own = JOURNAL_BYTES + inodes * INODE_BYTES + limits.disk_bytes * OVERHEAD_PERCENT // 100

@@ -14,7 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from inbounds.contracts.errors import HostError
 from inbounds.contracts.ids import RUN_ID
+from inbounds.run.slotfile import number_of
 from inbounds.sandbox.census import Process, look, send, tasks
 
 MODULE = (b"-m", b"inbounds.run")
@@ -106,13 +108,14 @@ def jailed(chosen: Iterable[Living]) -> dict[Path, list[Jailed]]:
 
 
 def freeze(chosen: Sequence[Living], seconds: float = FREEZE_S) -> dict[Path, str]:
-    """Have no program in any of their jails execute any more; how, for each: "SIGSTOP", "killed" or "no jail".
+    """Have no program in any of their jails execute any more: "SIGSTOP", "cgroup.freeze", "killed", "no jail" for each.
 
     The jails' first processes are our own and go on: a supervisor that is just making a jail waits for what they say.
-    Memory, files and descriptors stay as they are. What a supervisor starts afterwards, another call finds.
+    Memory, files and descriptors stay as they are. What a supervisor starts afterwards, another call finds. Those in a
+    slot are the host service's to freeze, and nothing begins there afterwards.
     """
+    how: dict[Path, str] = {one.run_dir: "no jail" for one in chosen} | _in_slots(chosen, kill=False)
     until, quiet = time.monotonic() + seconds, 0
-    how: dict[Path, str] = {one.run_dir: "no jail" for one in chosen}
     at_large: dict[Path, list[Jailed]] = {}
     while quiet < QUIET_LOOKS and time.monotonic() < until:
         at_large = {place: [one for one in all_ if _at_large(one)] for place, all_ in jailed(chosen).items()}
@@ -130,8 +133,11 @@ def freeze(chosen: Sequence[Living], seconds: float = FREEZE_S) -> dict[Path, st
 
 
 def kill(chosen: Sequence[Living]) -> int:
-    """SIGKILL the first process of each of their jails, with which the kernel ends all others; how many there were."""
-    ended = 0
+    """SIGKILL the first process of each of their jails, with which the kernel ends all others; how many there were.
+
+    A slot that is empty now, by the host service's word, counts as one.
+    """
+    ended = len(_in_slots(chosen, kill=True))
     for found in jailed(chosen).values():
         for one in found:
             if one.inside == 1:
@@ -139,6 +145,20 @@ def kill(chosen: Sequence[Living]) -> int:
                     send(one.process, signal.SIGKILL)
                     ended += 1
     return ended
+
+
+def _in_slots(chosen: Sequence[Living], *, kill: bool) -> dict[Path, str]:
+    """What the host service has done to the slots that these runs have, for those that have one; see hardened.halt."""
+    slots: dict[int, Path] = {}
+    for one in chosen:
+        with suppress(HostError):  # its record is no record: whoever asks looks again, and says what lives
+            if (number := number_of(one.run_dir)) is not None:
+                slots[number] = one.run_dir
+    if not slots:
+        return {}
+    from inbounds.sandbox import hardened  # not loaded before a freeze that needs nothing of it
+
+    return {slots[number]: how for number, how in hardened.halt(list(slots), kill=kill).items()}
 
 
 def terminate(one: Living) -> bool:

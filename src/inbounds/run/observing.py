@@ -4,8 +4,10 @@ It looks and hands in what it finds; the kernel decides what that means. Runs in
 beside the loop; what takes long has a thread of its own again.
 """
 
+import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,9 +22,13 @@ from inbounds.run.launch import BLAST, CONTRACT, SETTINGS
 from inbounds.run.ports import Post
 from inbounds.run.requests import Asked
 from inbounds.run.retention import Retention
+from inbounds.sandbox.gpuwatch import Finding
+from inbounds.sandbox.unlinked import Room, held
 from inbounds.sandbox.volume import Volume
 from inbounds.store import descent
 from inbounds.store.store import Store
+
+DOUBTS = 3  # looks in a row that do not see everything, before what is gone from the disk counts as the run's
 
 
 class Kept(Protocol):
@@ -48,13 +54,13 @@ class Observer:
     def __init__(
         self, run_dir: Path, contract: Contract, store: Store, crew: Crew, *, post: Post, hand_in: HandIn,
         state: Callable[[], State], limits: Callable[[], Limits], volume: Callable[[], Volume | None],
-        jobs: Callable[[], Path], now_ms: Callable[[], int],
+        jobs: Callable[[], Path], now_ms: Callable[[], int], gpu: Callable[[], Finding | None] = lambda: None,
     ) -> None:  # fmt: skip
         """`hand_in` posts, and says when the journal holds it."""
         self._run_dir, self._contract, self._store, self._crew = run_dir, contract, store, crew
         self._post, self._hand_in = post, hand_in
         self._state, self._limits, self._volume = state, limits, volume
-        self._jobs, self._now_ms = jobs, now_ms
+        self._jobs, self._now_ms, self._gpu = jobs, now_ms, gpu
         self.signalled = ""  # set by a signal handler, which may take no lock
         self.hold = (0, "")  # what a stop gives way to: see requests.ask_stop
         self._asked: dict[Path, tuple[Asked, Kept]] = {}
@@ -62,6 +68,9 @@ class Observer:
         self._retention: Retention | None = None
         self._keeping: threading.Thread | None = None
         self._kept_ms = 0
+        self._room, self._doubts = Room(str(run_dir)), 0
+        with suppress(OSError):  # then it has no most, and each later look makes it
+            self._room.fallen()
 
     def look(self) -> None:
         """One look at everything; posts what it finds."""
@@ -74,6 +83,8 @@ class Observer:
             self._crew.slow(self._contract.conducted().slow_cpu_percent)
         if found := self._tampered():
             self._post(Failed.KIND, {"part": "contract", "detail": found})
+        if seen := self._gpu():
+            self._post(Failed.KIND, {"part": "gpu" if seen.exceeded else "host", "detail": seen.words})
         self._keep_now_and_then()
         self._poll()
 
@@ -139,14 +150,34 @@ class Observer:
         volume = self._volume()
         if volume is None:
             return
-        limits = self._limits()
+        limits, seen, exact = self._limits(), 0, True
         for measure in (volume.usage, lambda: descent.usage(str(self._jobs()))):
             try:
                 used = measure()
             except (InboundsError, OSError):
+                exact = False
                 continue  # it is being restored, moved or deleted; the next look will do
             if used.bytes > limits.disk_bytes or used.inodes > limits.inodes:
                 self._post(Polled.KIND, {"bytes": used.bytes, "inodes": used.inodes})
+            seen, exact = max(seen, used.bytes), exact and used.exact
+        self._poll_unlinked(volume, seen, exact=exact)
         # each look at the workspace keeps its content: an agent that rewrites it between two looks fills the store
         if volume.stored > limits.disk_bytes:
             self._post(Polled.KIND, {"bytes": volume.stored, "inodes": 0})
+
+    def _poll_unlinked(self, volume: Volume, seen: int, *, exact: bool) -> None:
+        """What has no name any more, where so much has gone from the disk that it matters (a slot's volume is hard)."""
+        limit = self._limits().disk_bytes
+        try:
+            gone = self._room.fallen()
+            if gone <= limit // 2 or os.stat(volume.root).st_dev != os.stat(self._run_dir).st_dev:
+                self._doubts = 0
+                return
+            found = held(self._crew.inits(), volume.root)
+        except OSError:
+            return  # it is being restored, moved or deleted; the next look will do
+        self._doubts = self._doubts + 1 if found.unseen or not exact else 0
+        if seen + found.bytes > limit:
+            self._post(Polled.KIND, {"bytes": seen + found.bytes, "inodes": 0})
+        elif self._doubts >= DOUBTS and gone > limit:
+            self._post(Polled.KIND, {"bytes": gone, "inodes": 0})

@@ -24,7 +24,7 @@ from inbounds.gateway.config import Format
 from inbounds.gateway.keys import KeyStore
 from inbounds.gateway.settings import keys_for, load_settings
 from inbounds.journal.sshsig import OperatorKey
-from inbounds.run import authorize, bind, choose, documents, launch, layer, preflight
+from inbounds.run import authorize, bind, choose, documents, granting, launch, layer, preflight
 from inbounds.run.base import find_base, place
 from inbounds.run.home import Home
 
@@ -85,11 +85,16 @@ def order(
     say: Callable[[str], None] = lambda _: None,
     key: OperatorKey | None = None,
     install: Install | None = None,
+    gpus: granting.Host | None = None,
 ) -> Ordered:
-    """Bind; `gateway` (settings, keys) replaces the operator's provider (demo and tests bring a model server)."""
+    """Bind; `gateway` (settings, keys) replaces the operator's provider (demo and tests bring a model server).
+
+    `gpus` replaces this host's own device nodes (tests bring stand-ins).
+    """
     top, thread = place(asked.directory)
     found = documents.read(top, thread)
     mode = preflight.settle_host(found.policy.enforcement)
+    granted = granting.settle(bind.gpu(found), mode, gpus)
     preflight.refuse_undrilled(home, mode, found.policy.enforcement.drill_max_age_days or 0)
     needs_accept(home, top, found, asked.wish)
     base = find_base(top, found, home)
@@ -105,6 +110,8 @@ def order(
     served, keys = gateway or _provider(home, profile, model)
     layer.ensure(home, layer.need(base.store, base.tree, thread), say)
     settings = {"agent": asdict(install), "gateway": dict(served)}
+    if granted.devices:
+        settings[granting.SETTING] = granted.as_json()
     choice = bind.AgentChoice(install.name, install.version, install.sha256, model, launch.settings_sha256(settings))
     contract = bind.bind(
         documents=found, work=work, wish=asked.wish, base=base, agent=choice, operator=operator, mode=mode

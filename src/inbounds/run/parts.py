@@ -6,7 +6,7 @@ Made lazily, so that recovery opens only what is left on disk. Each method is on
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,12 @@ from inbounds.run import (
     replay,
     stopping,
     tools,
+    touching,
     versions,
 )
 from inbounds.run.coder import Coder
 from inbounds.run.crew import Crew
+from inbounds.run.granting import Granted
 from inbounds.run.home import Home
 from inbounds.run.housing import DECOYS, JOBS, WORKSPACE, Housing
 from inbounds.run.launch import BLAST, SETTINGS
@@ -81,6 +83,7 @@ class Parts:
         self.crew = Crew(self.housing.identity, post, self._n)
         self._keys_fd, self._journal_key = keys_fd, journal_key
         self._settings = preflight.read_settings(run_dir / SETTINGS)
+        self._gpu = Granted(contract, self._settings, self.crew.pids)
         self._token = secrets.token_urlsafe(TOKEN_BYTES)
         self._volume: Volume | None = None
         self._gateway: GatewayProcess | None = None
@@ -103,7 +106,7 @@ class Parts:
         self._limiting = threading.Lock()
         self.observer = Observer(
             run_dir, contract, self.store, self.crew, post=post, hand_in=hand_in, state=state, limits=self._limits,
-            volume=lambda: self._volume, jobs=lambda: self.housing.place / JOBS, now_ms=now_ms,
+            volume=lambda: self._volume, jobs=lambda: self.housing.place / JOBS, now_ms=now_ms, gpu=self._gpu.finding,
         )  # fmt: skip
 
     # -- effects
@@ -213,7 +216,12 @@ class Parts:
         """Have every judge speak about the last snapshot."""
         assert self._left is not None
         assert self._snapshot is not None
-        self._the_bench().judge(n, self._left, self._snapshot, self.post)
+
+        def post(kind: str, data: Mapping[str, Any]) -> None:
+            touching.of_tests(self.housing.files, n, self.post)  # before the word on which the run may stop
+            self.post(kind, data)
+
+        self._the_bench().judge(n, self._left, self._snapshot, post)
 
     def halt_agent(self) -> None:
         """End the agent's jail; the iteration is judged on what stands."""
@@ -312,6 +320,7 @@ class Parts:
 
     def stop_programs(self) -> None:
         """End gateway, broker and watchers; they are no part of the run's result."""
+        self._gpu.end()
         for part in (self._tools, self._broker, self._gateway):
             if part is not None:
                 part.stop()
@@ -364,6 +373,7 @@ class Parts:
         except HostError as fault:  # never weakened: without its slot the run does not start
             found.reasons.append(f"the run is to be hardened: {fault.one_line()}")
         preflight.host(self.contract, found, self.housing.slot)
+        self._gpu.begin(self.housing.identity, found.reasons, found.enforcement)
 
     def _events_lost(self, why: str) -> None:
         """Files read and written are then not all that there were: level 3 promises them (H5, P3)."""
@@ -381,7 +391,8 @@ class Parts:
             self._volume.restore(restore)
         self._decoys = Decoys(self.housing.place / DECOYS, self.housing.identity, self._decoy_opened)
         housing = self.housing
-        self._bench = preflight.bench(self.home, contract, self.store, housing.place, self.crew, housing.identity)
+        at = housing.place, self.crew, housing.identity
+        self._bench = preflight.bench(self.home, contract, self.store, *at, self._gpu.devices)
         self._bench.decoys = {name: marker.encode() for name, marker in self._decoys.markers.items()}
         self.crew.may_start()
         config = gate.configuration(self.home, contract, self._settings, self._token)
@@ -412,6 +423,7 @@ class Parts:
             post=self.post,
             say=self._say,
             files=self.housing.files,
+            devices=self._gpu.devices,
         )
 
     def _owner_before(self) -> int | None:

@@ -30,6 +30,7 @@ from inbounds.run.judging import Bench
 from inbounds.run.launch import settings_sha256
 from inbounds.run.workbench import Workbench
 from inbounds.sandbox import hardened, maturity
+from inbounds.sandbox.gpu import Device
 from inbounds.sandbox.host import jail_python
 from inbounds.sandbox.identity import Identity
 from inbounds.sandbox.probe import probe
@@ -231,7 +232,10 @@ def layer_path(home: Home, contract: Contract) -> Path | None:
     return path
 
 
-def workbench(home: Home, contract: Contract, store: Store, place: Path, crew: Crew, who: Identity) -> Workbench:
+def workbench(
+    home: Home, contract: Contract, store: Store, place: Path, crew: Crew, who: Identity,
+    devices: tuple[Device, ...] = (),
+) -> Workbench:  # fmt: skip
     """Where judges' jobs run; the scanners of this installation are bound read-only."""
     tools = toolbox.toolbox()
     return Workbench(
@@ -243,6 +247,7 @@ def workbench(home: Home, contract: Contract, store: Store, place: Path, crew: C
         limits=jail_limits(contract),
         layer=layer_path(home, contract),
         binds=tuple(Bind(host, inside, executable=True) for host, inside in tools.binds),
+        devices=devices,
     )
 
 
@@ -269,10 +274,13 @@ def suite(contract: Contract, store: Store, layer: Path | None) -> Suite:
     )
 
 
-def bench(home: Home, contract: Contract, store: Store, place: Path, crew: Crew, who: Identity) -> Bench:
+def bench(
+    home: Home, contract: Contract, store: Store, place: Path, crew: Crew, who: Identity,
+    devices: tuple[Device, ...] = (),
+) -> Bench:  # fmt: skip
     """The judges of one run; their jobs are carried out below `place`."""
     (place / JOBS).mkdir(mode=0o700, exist_ok=True)
-    made = workbench(home, contract, store, place, crew, who)
+    made = workbench(home, contract, store, place, crew, who, devices)
     found = Bench(contract, store, made, suite(contract, store, made.layer), toolbox.toolbox())
     run_dir = home.run(contract.run_id)
     found.records = lambda: ((record.kind, record.at_ms, record.data) for record in replay.records(run_dir))

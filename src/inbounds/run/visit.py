@@ -6,30 +6,36 @@ has no terminal (a terminal is a way to type into the host). No model or tool br
 
 import os
 import sys
-import tempfile
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from inbounds.contracts.documents import Enforcement
 from inbounds.contracts.errors import HostError
 from inbounds.contracts.job import WORK
+from inbounds.contracts.limits import Limits
 from inbounds.contracts.paths import below
 from inbounds.run import documents, layer
 from inbounds.run.base import find_base, place
-from inbounds.run.bind import Base
+from inbounds.run.bind import Base, Wish, narrow, no_work
 from inbounds.run.crew import Crew
 from inbounds.run.documents import Documents
 from inbounds.run.home import Home
+from inbounds.run.housing import WORKSPACE, ceilings
+from inbounds.run.kept import keep
 from inbounds.run.mounts import layer_binds
-from inbounds.sandbox.identity import Identity, identity
+from inbounds.run.scratch import Scratch
+from inbounds.sandbox.hardened import ServiceGoneError, Slot, reach
+from inbounds.sandbox.identity import Identity, identity, in_slot
 from inbounds.sandbox.jail import Jail, drop_spare, keep_spare
 from inbounds.sandbox.spec import STANDING_ROLES, Bind, JailExit, JailLimits, JailSpec
 from inbounds.sandbox.volume import Volume
-from inbounds.store.descent import delete_tree
 
 DEADLINE_MS = 24 * 3_600_000  # a person may leave a command running for a day
+GRACE_MS = 3_600_000  # a slot's watchdog ends the visit itself, a person's first command long over
 OUTPUT_BYTES_MAX = 1 << 30  # per stream, on disk while it runs; a person watching stops it long before
 POLL_S = 0.05
 CHUNK = 1 << 16
@@ -50,37 +56,41 @@ class Visit:
     base: Base
     who: Identity
     layer: Path
-    scratch: Path
+    scratch: Scratch
     volume: Volume
+    limits: JailLimits
     jail: Jail | None = None
     crew: Crew | None = None
 
     @classmethod
     def prepare(cls, home: Home, directory: Path, role: str, say: Callable[[str], None]) -> "Visit":
-        """Check HEAD out and build the layer if it is missing."""
-        who = identity(f"visit-{os.getpid()}")
-        keep_spare(who, again=False)  # most of the first jail's start is done while the workspace is made
+        """Check HEAD out and build the layer if it is missing; in a slot of the host service where a run would be.
+
+        RefusedError, in a run's words, where policy asks for that and there is none.
+        """
         top, thread = place(directory)
         found = documents.read(top, thread)
+        hardened = _hardened(found.policy.enforcement)
+        who = identity(f"visit-{os.getpid()}")
+        if not hardened:
+            keep_spare(who, again=False)  # most of the first jail's start is done while the workspace is made
         base = find_base(top, found, home)
         layer.ensure(home, layer.need(base.store, base.tree, thread), say)
-        scratch = Path(tempfile.mkdtemp(prefix="inbounds-shell-", dir=home.path))
+        limits, _ = narrow(found, no_work(found), Wish())
+        scratch = Scratch.make(home.path)
         try:
-            volume = Volume.prepare(
-                base.store,
-                base.tree,
-                thread,
-                found.config.interfaces.read,
-                str(scratch / "workspace"),
-                uid=who.uid if who.dropped else None,
-                gid=who.gid if who.dropped else None,
-                protected=[path for path in found.policy.protected if below(path, thread)],
-                watched=False,
-            )
+            if hardened:
+                who = in_slot(_slot(limits, scratch, encrypt="encryption" in found.policy.enforcement.require))
+            volume = _workspace(found, base, who, scratch)
         except BaseException:
-            delete_tree(str(scratch))
+            _give_back(who, scratch)
             raise
-        return cls(role, thread, found, base, who, home.layers / base.layer / layer.ENV, scratch, volume)
+        there = home.layers / base.layer / layer.ENV
+        made = cls(role, thread, found, base, who, there, scratch, volume, jail_limits(limits))
+        if not hardened:
+            spec = made._spec((), standing=False)
+            keep(home, found, role, base.commit, spec, who, volume, there)
+        return made
 
     def __enter__(self) -> Self:
         """Nothing more to do."""
@@ -90,7 +100,7 @@ class Visit:
         """Leave nothing behind."""
         self._leave()
         drop_spare()
-        delete_tree(str(self.scratch))
+        _give_back(self.who, self.scratch)
 
     @property
     def workspace(self) -> str:
@@ -125,7 +135,7 @@ class Visit:
             else:
                 return self.jail
         self.crew = Crew(self.who)
-        self.jail = self.crew.open(spec, self.scratch)
+        self.jail = self.crew.open(spec, self.scratch.path)
         self.jail.go()
         return self.jail
 
@@ -148,7 +158,7 @@ class Visit:
                 *layer_binds(self.layer),
             ),
             deadline_ms=DEADLINE_MS,
-            limits=JailLimits(output_bytes=OUTPUT_BYTES_MAX),
+            limits=self.limits,
             local_servers=self.role == "tester",
             standing=standing,
         )
@@ -156,12 +166,74 @@ class Visit:
     def _copy(self, jail: Jail) -> JailExit:
         """Follow the jail's output files until it is over."""
         ended: JailExit | None = None
-        with (self.scratch / "stdout").open("rb") as out, (self.scratch / "stderr").open("rb") as err:
+        with (self.scratch.path / "stdout").open("rb") as out, (self.scratch.path / "stderr").open("rb") as err:
             while ended is None:
                 ended = jail.wait(POLL_S)
                 for source, target in ((out, sys.stdout.buffer), (err, sys.stderr.buffer)):
                     _pour(source, target)
         return ended
+
+
+def _hardened(asked: Enforcement) -> bool:
+    """Whether a run would have a slot of the host service; RefusedError where it must and could not."""
+    if asked.mode == "rootless" or (asked.mode == "auto" and not reach().usable):
+        return False
+    from inbounds.run.preflight import settle_host  # it brings the judges along
+
+    return settle_host(asked) == "hardened"
+
+
+def _slot(limits: Limits, scratch: Scratch, *, encrypt: bool) -> Slot:
+    """A slot as a run of this thread would have, for as long as a command may run."""
+    made = Slot.open(replace(ceilings(limits, encrypt=encrypt), deadline_ms=_now_ms() + DEADLINE_MS + GRACE_MS))
+    try:
+        scratch.has_slot(made.number)
+    except BaseException:
+        made.discard()
+        raise
+    return made
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _workspace(found: Documents, base: Base, who: Identity, scratch: Scratch) -> Volume:
+    """The checkout, beside the visit's other files or on its slot's volume."""
+    return Volume.prepare(
+        base.store,
+        base.tree,
+        found.thread,
+        found.config.interfaces.read,
+        str((Path(who.slot.view) if who.slot else scratch.path) / WORKSPACE),
+        uid=who.uid if who.dropped else None,
+        gid=who.gid if who.dropped else None,
+        protected=[path for path in found.policy.protected if below(path, found.thread)],
+        watched=False,
+    )
+
+
+def _give_back(who: Identity, scratch: Scratch) -> None:
+    """Destroy the slot, if there is one, and delete the visit's files."""
+    if who.slot:
+        try:
+            who.slot.discard()
+            scratch.slot_is_gone()
+        except ServiceGoneError:  # it destroys it when the next visit asks it to, by the number that is kept
+            who.slot.close()
+            os.close(scratch.lock)
+            return
+    scratch.remove()
+
+
+def jail_limits(limits: Limits) -> JailLimits:
+    """A run's ceilings for one jail, and room for what a person lets it write to the screen."""
+    return JailLimits(
+        processes=limits.processes,
+        memory_bytes=limits.memory_bytes,
+        file_bytes=min(limits.disk_bytes, JailLimits().file_bytes),
+        output_bytes=OUTPUT_BYTES_MAX,
+    )
 
 
 def _pour(source: BinaryIO, target: BinaryIO) -> None:

@@ -14,6 +14,7 @@ from inbounds.contracts.errors import HostError
 from inbounds.contracts.job import OUT, WORK, Job, JobResult
 from inbounds.run.crew import Crew
 from inbounds.run.mounts import layer_binds
+from inbounds.sandbox.gpu import Device
 from inbounds.sandbox.identity import Identity
 from inbounds.sandbox.spec import Bind, JailLimits, JailSpec
 from inbounds.store.descent import delete_tree
@@ -37,6 +38,7 @@ class Workbench:
     layer: Path | None = None
     binds: tuple[Bind, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    devices: tuple[Device, ...] = ()
     _count: list[int] = field(default_factory=lambda: [0])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -80,6 +82,7 @@ class Workbench:
                 limits=self.limits,
                 deadline_ms=job.deadline_ms,
                 local_servers=job.role == "tester",  # test suites start servers of their own on the jail's loopback
+                devices=self.devices if job.role == "tester" else (),
             ),
             directory,
         )

@@ -6,6 +6,7 @@ namespaces are not. A look is never atomic: who acts on it looks again until not
 
 import os
 import signal
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 STAT_BYTES_MAX = 4_096  # a line of 52 numbers and a name of 64 bytes
@@ -55,13 +56,36 @@ def look(pid: int, task: int | None = None) -> Process | None:
 
 def members(init: Process) -> list[Process]:
     """`init` and all its descendants now, ended ones not yet reaped included; [] once `init` itself is gone."""
-    everybody = [found for name in os.listdir("/proc") if name.isdigit() and (found := look(int(name))) is not None]
+    everybody = _everybody(frozenset())
+    return _family([process for process in everybody if _same(process, init)], everybody)
+
+
+def strays(init: Process, inside: AbstractSet[int]) -> list[Process]:
+    """The members that are not `inside`, where all of `inside` are members; those are not looked at, which is quick."""
+    everybody = _everybody(inside)
+    first = [process for process in everybody if process.parent in inside or _same(process, init)]
+    return _family(first, everybody)
+
+
+def _same(process: Process, other: Process) -> bool:
+    return (process.pid, process.started) == (other.pid, other.started)
+
+
+def _everybody(apart_from: AbstractSet[int]) -> list[Process]:
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return [found for pid in pids if pid not in apart_from and (found := look(pid)) is not None]
+
+
+def _family(family: list[Process], everybody: list[Process]) -> list[Process]:
+    """With all their descendants."""
     children: dict[int, list[Process]] = {}
     for process in everybody:
         children.setdefault(process.parent, []).append(process)
-    family = [process for process in everybody if (process.pid, process.started) == (init.pid, init.started)]
+    known = {process.pid for process in family}
     for process in family:  # grows while it is gone through
-        family += children.get(process.pid, ())
+        new = [child for child in children.get(process.pid, ()) if child.pid not in known]
+        known.update(child.pid for child in new)
+        family += new
     return family
 
 

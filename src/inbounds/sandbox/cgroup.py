@@ -7,14 +7,18 @@ removed with its jail; what a killed supervisor left empty goes when the next on
 
 import contextlib
 import os
+import select
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from inbounds.sandbox.census import look
+
 PREFIX = "inbounds-"
 PERIOD_US = 100_000  # the kernel's own default for cpu.max
 REMOVE_SECONDS = 1.0  # the kernel counts the dead for some milliseconds more
-FILE_BYTES_MAX = 1 << 20  # cgroup.threads of a jail: a hundred thousand pids
+FILE_BYTES_MAX = 1 << 20  # cgroup.procs of a jail: a hundred thousand pids
+EVENTS_BYTES_MAX = 1 << 12  # two short lines
 DELEGATE = ("user.delegate", "trusted.delegate")  # systemd's marks on a group that it leaves to others
 
 
@@ -26,12 +30,12 @@ class Cgroup:
 
     @classmethod
     def make(cls, name: str, *, cpu: bool = False) -> "Cgroup | None":
-        """A group inbounds-PID-NAME, PID being ours; None where this host lets us have none, or none with cpu."""
+        """A group inbounds-PID-STARTED-NAME, PID being ours; None where this host gives us none, or none with cpu."""
         for base in _bases():
             if cpu and "cpu" not in _read(f"{base}/cgroup.subtree_control").split():
                 continue
             _sweep(base)
-            path = f"{base}/{PREFIX}{os.getpid()}-{name}"
+            path = f"{base}/{PREFIX}{_self()}-{name}"
             try:
                 os.mkdir(path, 0o755)
             except FileExistsError:
@@ -48,30 +52,37 @@ class Cgroup:
 
     def holds(self, pid: int) -> bool:
         """Whether the process is inside."""
-        return str(pid) in _read(f"{self.path}/cgroup.procs").split()
+        return pid in self.processes()
 
     def take(self, pid: int) -> None:
         """Move a process in, all its threads; its children are born here. OSError; one that is gone needs no moving."""
         with contextlib.suppress(ProcessLookupError):
             _write(f"{self.path}/cgroup.procs", str(pid))
 
-    def threads(self) -> set[int]:
-        """The threads inside; a process has the number of its first one, which may have ended before the others."""
-        return {int(number) for number in _read(f"{self.path}/cgroup.threads").split()}
+    def processes(self) -> set[int]:
+        """The processes inside with a thread that lives; all threads of a process are in the same group."""
+        return {int(number) for number in _read(f"{self.path}/cgroup.procs").split()}
 
     def freeze(self) -> None:
         """Have the kernel freeze all that is inside or comes in; it does so a moment later. OSError where it can't."""
         _write(f"{self.path}/cgroup.freeze", "1")
 
-    def thaw(self) -> None:
-        """Let what is inside go on. Only for a jail that has ended: its bubblewrap is what is left."""
-        with contextlib.suppress(OSError):  # gone meanwhile, or never frozen by an old kernel
-            _write(f"{self.path}/cgroup.freeze", "0")
-
-    @property
-    def frozen(self) -> bool:
-        """Whether the kernel says that nothing inside executes."""
-        return "frozen 1" in _read(f"{self.path}/cgroup.events").splitlines()
+    def frozen(self, seconds: float) -> bool:
+        """Whether the kernel says within so many seconds that nothing inside executes."""
+        until = time.monotonic() + seconds
+        waiting = select.poll()
+        with contextlib.suppress(OSError):  # it went with its jail: nothing is frozen in it
+            events = os.open(f"{self.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                waiting.register(events, select.POLLPRI)
+                while b"frozen 1" not in os.pread(events, EVENTS_BYTES_MAX, 0).splitlines():
+                    if (left := until - time.monotonic()) <= 0:
+                        return False
+                    waiting.poll(left * 1000)
+                return True
+            finally:
+                os.close(events)
+        return False
 
     def limit_cpu(self, percent: int) -> bool:
         """At most so much of the CPUs that this process may use. False where there is no such controller."""
@@ -104,14 +115,23 @@ def clean() -> None:
         _sweep(base)
 
 
+def _self() -> str:
+    """This process, told apart from who has its number later: a host may be through with all of them in minutes."""
+    me = look(os.getpid())
+    assert me is not None, "/proc shows every process itself"
+    return f"{me.pid}-{me.started}"
+
+
 def _sweep(base: str) -> None:
     """Groups of the dead go; one with somebody inside stays (the kernel refuses)."""
     with contextlib.suppress(OSError):  # one that can't be listed has none of ours
         for name in os.listdir(base):
-            owner = name.removeprefix(PREFIX).partition("-")[0]
-            if name.startswith(PREFIX) and owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
-                with contextlib.suppress(OSError):
-                    os.rmdir(f"{base}/{name}")
+            owner, _, rest = name.removeprefix(PREFIX).partition("-")
+            if name.startswith(PREFIX) and owner.isdigit():
+                alive = look(int(owner))
+                if alive is None or rest.partition("-")[0] != str(alive.started):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(f"{base}/{name}")
 
 
 def _bases() -> Iterator[str]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from inbounds.contracts.errors import HostError
 from inbounds.host import events
 
 CHUNK = 1 << 18
@@ -47,9 +48,9 @@ class Touched:
 class FileEvents:
     """The reader of one slot's stream; thread-safe. `close` when the slot has been given back."""
 
-    def __init__(self, stream: int) -> None:
-        """Own the pipe's reading end and begin."""
-        self._stream = stream
+    def __init__(self, stream: int, settle: Callable[[], object] | None = None) -> None:
+        """Own the pipe's reading end and begin. `settle` has the other end tell all that has happened; HostError."""
+        self._stream, self._settle = stream, settle
         self._gap: Callable[[str], None] = lambda _: None
         self._lock = threading.Lock()
         self._since = Touched()
@@ -63,8 +64,18 @@ class FileEvents:
         """Have `tell` hear at once, from the reading thread, that events were lost; it must not call back."""
         self._gap = tell
 
+    @property
+    def has_executed(self) -> bool:
+        """Whether `take` has executed files to tell, without waiting for more."""
+        with self._lock:
+            return bool(self._since.executed)
+
     def take(self) -> Touched:
-        """What was touched since the last call, once the stream has been quiet for a moment (bounded)."""
+        """What was touched since the last call: told when asked for, and the stream then quiet for a moment (bounded).
+
+        A service that is not given the processor is quiet, too: quiet alone would call complete what is to come.
+        """
+        unsettled = self._settled()
         until = time.monotonic() + QUIET_SECONDS_MAX
         began = time.monotonic()
         while time.monotonic() < until and self._thread.is_alive():
@@ -75,7 +86,17 @@ class FileEvents:
             time.sleep(QUIET_SECONDS / 4)
         with self._lock:
             found, self._since = self._since, Touched(why=self._lost)
+        found.why = found.why or unsettled
         return found
+
+    def _settled(self) -> str:
+        """Have everything told; why not, or ""."""
+        try:
+            if self._settle is not None:
+                self._settle()
+        except HostError as error:
+            return f"the host service could not be asked for all file events: {error.found}"
+        return ""
 
     def close(self) -> str:
         """Wait for the stream's end; "" if it was told whole, else why not."""

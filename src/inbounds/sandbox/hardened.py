@@ -21,7 +21,7 @@ from inbounds.host.protocol import Mechanism, Op
 from inbounds.sandbox import seccomp
 from inbounds.sandbox.fileevents import FileEvents
 from inbounds.sandbox.maturity import INSTALL
-from inbounds.sandbox.restraint import CGROUP_FREEZE, KILLED
+from inbounds.sandbox.restraint import CGROUP_FREEZE, KILLED, NICE
 from inbounds.sandbox.spec import ENFORCED, HARDENED
 
 SOCKET = f"{protocol.RUN_DIRECTORY}/{protocol.SOCKET_NAME}"
@@ -29,7 +29,7 @@ PLACE = "INBOUNDS_HOST_SOCKET"  # where it is, never whether it is trusted: what
 GROUP = "inbounds-operators"
 # How long an answer may take. An image of a terabyte is made within two minutes, one that is torn down as well; the
 # others are system calls, on a machine that may be swapping.
-SECONDS_MAX = {Op.OPEN: 150, Op.ATTACH: 150, Op.DISCARD: 150, Op.DETACH: 60, Op.KILL: 60}
+SECONDS_MAX = {Op.OPEN: 150, Op.ATTACH: 150, Op.DISCARD: 150, Op.DETACH: 60, Op.KILL: 60, Op.HALT: 60}
 SECONDS_MAX_USUAL = 20
 # What a dead supervisor's connection leads to (kill, unmount) may not be over when the next one asks.
 LETTING_GO_SECONDS = 60
@@ -169,6 +169,39 @@ def reach(path: str = "", owner: int = 0) -> Reach:
     return Reach(enforcement=named(reply.numbers["mechanisms"]))
 
 
+def halt(numbers: Sequence[int], *, kill: bool = False, path: str = "", owner: int = 0) -> dict[int, str]:
+    """Freeze, or kill, all that runs in these slots of ours, whoever holds them; slot -> "cgroup.freeze" or "killed".
+
+    What the kernel does not freeze in time is killed. No jail begins in them before they are attached again. A slot
+    that is not in the answer had no process to freeze, is not ours, survived, or nobody answers.
+    """
+    told = _halted(numbers, kill, path, owner)
+    if kill:
+        return {number: KILLED for number, (_, left) in told.items() if not left}
+    frozen = {number: CGROUP_FREEZE for number, (frozen, there) in told.items() if frozen and there}
+    at_large = [number for number, (frozen, there) in told.items() if there and not frozen]
+    return frozen | (halt(at_large, kill=True, path=path, owner=owner) if at_large else {})
+
+
+def _halted(numbers: Sequence[int], kill: bool, path: str, owner: int) -> dict[int, tuple[bool, int]]:
+    """What the service answered for each, frozen and processes; all are asked before the first has answered."""
+    asked: dict[int, socket.socket] = {}
+    told: dict[int, tuple[bool, int]] = {}
+    with contextlib.ExitStack() as stack:
+        for number in numbers:
+            with contextlib.suppress(OSError, HostError):  # who asks looks again, and says what lives
+                connection = stack.enter_context(connect(path, owner))
+                connection.send(protocol.pack_request(Op.HALT, number, kill=int(kill)))
+                asked[number] = connection
+        for number, connection in asked.items():
+            connection.settimeout(SECONDS_MAX[Op.HALT])
+            with contextlib.suppress(OSError, protocol.ProtocolError):
+                reply = protocol.unpack_reply(Op.HALT, connection.recv(protocol.MESSAGE_BYTES + 1))
+                if not reply.errno:
+                    told[number] = bool(reply.numbers["frozen"]), reply.numbers["processes"]
+    return told
+
+
 @dataclass(frozen=True, slots=True)
 class SlotLimits:
     """The ceilings of one slot. cpu_percent is of one CPU; deadline_ms Unix time, when the watchdog ends it."""
@@ -196,7 +229,7 @@ class Slot:
         self.number = reply.slot
         self.uid, self.gid, self.bits = (reply.numbers[name] for name in ("uid", "gid", "mechanisms"))
         self.view = protocol.view_of(self.number, os.path.dirname(path))
-        self.files = FileEvents(events) if events != -1 else None
+        self.files = FileEvents(events, settle=self.state) if events != -1 else None
         self.limits: SlotLimits | None = None
 
     @classmethod
@@ -325,6 +358,17 @@ class Slot:
         if left:
             raise HostError(f"{left} processes of slot {self.number} survived a kill", fix="inbounds doctor")
         return True
+
+    def slow(self, percent: int) -> str:
+        """Leave all that runs in it `percent` of the CPUs, or with 0 what it was opened with; what was done, in words.
+
+        Where the host has no such controller its processes get niceness instead, which is not given back.
+        """
+        asked = max(1, len(os.sched_getaffinity(0)) * percent) if percent else 0
+        held = self._ask(Op.SLOW, cpu_percent=asked)[0]["cpu_percent"]
+        if not held:
+            return f"nice {NICE}: this host has no ceiling of processors" if asked else "niceness is not given back"
+        return f"slot {self.number}: at most {held}% of one CPU"
 
     def deadline(self, at_ms: int) -> int:
         """When the watchdog ends it: it comes nearer at any time, later only while no jail lives. The one in force."""

@@ -31,8 +31,6 @@ from inbounds.sandbox.spec import ENFORCED, MECHANISMS, JailExit, JailSpec
 from inbounds.sandbox.start import END_SECONDS_MAX, Spares, Started, ended, start
 
 SETUP_SECONDS_MAX = 30  # 60 ms when idle; a machine that needs this long cannot run agents
-# Bubblewrap ends by itself once PID 1 has, in less than a millisecond; but not frozen, and it is in the same group.
-BWRAP_SECONDS = 0.01
 REPORT_BYTES_MAX = 1 << 16
 DIAGNOSIS_BYTES = 2000
 LENGTH_BYTES = 4
@@ -178,11 +176,25 @@ class Jail:
         """Slow it down; what was done, for the journal: "cpu.max 50%" or, without a delegated cgroup, "nice 19".
 
         By cpu.max it gets `percent` (1 to 99) of the CPUs; by nice only what nobody else on the host wants. Call it
-        again now and then: nice has to be given to what a jail makes in sessions of its own. Never undone.
+        again now and then: nice has to be given to what a jail makes in sessions of its own. Undone by `lift` alone,
+        and only in a slot of the host service, whose jails all have this share then.
         """
         if not 1 <= percent <= PERCENT_MAX:
             raise OperatorError(f"a jail slowed down to {percent} %", expected=f"1 to {PERCENT_MAX}")
-        return self._restraint.slow(percent) if self._restraint and self._exit is None else ENDED
+        if self._restraint is None or self._exit is not None:
+            return ENDED
+        return self._in_slot(percent) if self.identity.slot else self._restraint.slow(percent)
+
+    def lift(self) -> str:
+        """Give back what `slow` has taken, where it can be given back; what was done, or "" where nothing was."""
+        return self._in_slot(0) if self.identity.slot else ""
+
+    def _in_slot(self, percent: int) -> str:
+        assert self.identity.slot is not None
+        try:
+            return self.identity.slot.slow(percent)
+        except HostError as error:  # a dead service has ended the jail; the run hears of that by another way
+            return f"not slowed: {error.found}"
 
     def freeze(self) -> str:
         """Have no process of it execute any more, PID 1 included; how: "cgroup.freeze", "SIGSTOP", "killed", "ended".
@@ -225,8 +237,8 @@ class Jail:
     def _finish(self, otherwise: Literal["killed", "deadline", "failed"]) -> None:
         """After the init's end: take its last report if it made one, and wait for what is left on the host's side."""
         for pidfd in (self._init_pidfd, self._bwrap_pidfd):
-            if pidfd == self._bwrap_pidfd and self._group and not ended(pidfd, BWRAP_SECONDS):
-                self._group.thaw()
+            if pidfd == self._bwrap_pidfd and self.identity.slot is None:
+                _signal_kill(pidfd)  # it would end by itself, but not where it is frozen with its jail
             if not ended(pidfd, END_SECONDS_MAX):
                 raise HostError(f"jail {self.pid} did not end in {END_SECONDS_MAX} s after SIGKILL")
         with self._lock:
@@ -375,7 +387,8 @@ def spawn(spec: JailSpec, *, identity: Identity, scratch: Path) -> Jail:
     OperatorError if the specification is impossible. In either case nothing is left running.
     """
     spec.check()
-    spare = _spares.take(identity) if _spares and _spares_pid == os.getpid() and not identity.slot else None
+    spared = not identity.slot and not spec.devices  # what is attached to a spare is nodev
+    spare = _spares.take(identity) if spared and _spares and _spares_pid == os.getpid() else None
     if spare:
         try:
             return _from_spare(spare, spec, identity, scratch)

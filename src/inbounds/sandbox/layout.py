@@ -30,7 +30,7 @@ CAPABILITIES = ("CAP_SYS_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_SETFCAP")
 
 # PID 1's own program, put into the jail as bytecode: no path of the host's, no compiling at each start.
 PROGRAM_ROOT = "/run/inbounds/lib"
-PROGRAM = ("pid1", "seal")
+PROGRAM = ("pid1", "seal", "memory")
 BOOT = f"import sys;sys.path.append({PROGRAM_ROOT!r});from inbounds.sandbox.pid1 import main;main()"
 
 # the jail's own, each a tmpfs of its own
@@ -128,12 +128,15 @@ def _arguments(spec: JailSpec, binary: str, places: list[str], memory: int) -> l
     out += ["--symlink", "../tmp", VAR_TMP, "--dir", "/etc", "--size", "65536", "--tmpfs", seal.UNLISTED]
     for directory in (WORK, OUT):
         out += ["--dir", directory]
-    for bind, place in zip(_shown(spec), places, strict=False):
+    shown = _shown(spec)
+    for bind, place in zip(shown, places, strict=False):
         option = "--bind" if bind.writable else "--ro-bind"
         if place.startswith("fd:"):
             out += [f"{option}-fd", place[3:], bind.target]
         else:
             out += [option, place, bind.target]
+    for device, place in zip(spec.devices, places[len(shown) :], strict=True):
+        out += ["--dev-bind", place, device.target]
     for index in range(1, memory):
         name = PROGRAM[index - 1]
         out += ["--file", str(FIRST_MEMORY_FILE + index), f"{PROGRAM_ROOT}/inbounds/sandbox/{name}.pyc"]
@@ -152,7 +155,7 @@ def _rules(spec: JailSpec) -> list[tuple[str, str]]:
     """Landlock rules; reading is bounded by what is mounted, so that "/" is readable."""
     rules = [("/", "r"), ("/usr", "x"), (TMP, "w"), (HOME, "w"), (SHM, "w")]
     rules += [(path, "x") for path in SYSTEM if os.path.isdir(path) and not os.path.islink(path)]
-    rules += [(f"/dev/{name}", "d") for name in DEVICES]
+    rules += [(f"/dev/{name}", "d") for name in DEVICES] + [(device.target, "d") for device in spec.devices]
     prefix = interpreter_prefix()
     rules += [(prefix, "x")] if prefix else []
     for bind in spec.binds:
@@ -198,12 +201,14 @@ def _task(spec: JailSpec) -> dict[str, Any]:
         "etc": {path: text.encode() for path, text in ETC.items()},
         "tmpfs": _tmpfs(spec),
         "masked": MASKED,
-        "noexec": [*exec_free, seal.UNLISTED],
+        "noexec": [*exec_free, seal.UNLISTED, *(device.target for device in spec.devices)],
+        "devices": [(device.target, device.major, device.minor) for device in spec.devices],
         "frozen": ["/dev", "/"],
         "rules": _rules(spec),
         "ports": ports,
         "rlimits": _rlimits(spec),
         "memory_bytes": spec.limits.memory_bytes,
+        "socket_bytes": _socket_bytes(),
         "nice": spec.limits.nice,
         "deadline_ms": spec.deadline_ms,
         "poll_ms": POLL_MS,
@@ -213,6 +218,13 @@ def _task(spec: JailSpec) -> dict[str, Any]:
         "standing": spec.standing,
         "attach": [],
     }
+
+
+@lru_cache(maxsize=1)
+def _socket_bytes() -> int:
+    """What a socket of this host may send unread; in a network namespace of one's own it cannot be asked for."""
+    with open("/proc/sys/net/core/wmem_default", "rb") as file:
+        return int(file.read())
 
 
 def spare_task(spec: JailSpec) -> bytes:
@@ -232,6 +244,7 @@ def lay_out(spec: JailSpec, identity: Identity, bwrap: Bubblewrap) -> Layout:
     sources = [bind.source for bind in _shown(spec)]
     binary = bwrap.path
     if identity.staged:
+        sources += [device.source for device in spec.devices]
         places = [f"{STAGE}/{index}" for index in range(len(sources))]
         if bwrap.root:
             binary = f"{STAGE}/{len(sources)}{bwrap.path.removeprefix(bwrap.root)}"
@@ -239,5 +252,7 @@ def lay_out(spec: JailSpec, identity: Identity, bwrap: Bubblewrap) -> Layout:
     else:
         first = FIRST_MEMORY_FILE + len(memory_files)
         places = [f"fd:{first + index}" for index in range(len(sources))]
+        # bubblewrap binds devices by path only; what came is compared by PID 1, before anybody else is in the jail
+        places += [device.source for device in spec.devices]
     argv = _arguments(spec, binary, places, len(memory_files))
     return Layout(tuple(argv), marshal.dumps(_task(spec)), tuple(sources), memory_files)

@@ -17,6 +17,7 @@ import sys
 import time
 
 from inbounds.sandbox import seal
+from inbounds.sandbox.memory import Memory
 
 # typing is imported for the type checker alone: it would cost 17 ms of every jail's start
 TYPE_CHECKING = False
@@ -31,8 +32,6 @@ GO = b"G"
 TASK_BYTES_MAX = 64 << 20
 DESCRIPTORS_MAX = 253  # SCM_MAX_FD
 BACKLOG = 128
-# Lines of /proc/PID/status. A process gives itself any name, "RssAnon: 0" for one, but no line break in it.
-HELD = (b"\nRssAnon:", b"\nRssShmem:", b"\nVmSwap:", b"\nHugetlbPages:")
 REAP_MAX = 100_000  # children waited for in one turn; the process limit is far below
 
 
@@ -123,6 +122,8 @@ def prepare(task: Task) -> None:
         seal.limit_tmpfs(path, size, inodes)
     write_files(task["etc"], 0o644)
     write_files(task["files"], 0o600)
+    for path, major, minor in task["devices"]:
+        seal.check_device(path, major, minor)
     for path in task["masked"]:
         seal.mask(path)
     for path in task["noexec"]:
@@ -229,33 +230,6 @@ def execute(argv: list[str], env: dict[str, str]) -> None:
     raise failure
 
 
-def memory_used() -> int:
-    """Bytes of memory that the jail's processes hold: private and shared-anonymous, shared ones counted each time.
-
-    Swapped-out private memory counts as well. Page tables, pipes and sockets do not. Counting twice errs on the side of
-    the host.
-    """
-    return sum(memory_of(f"/proc/{name}") for name in os.listdir("/proc") if name.isdigit() and name != "1")
-
-
-def memory_of(process: str) -> int:
-    """Bytes held by one process (or thread) by its directory in /proc; 0 once it has ended."""
-    try:
-        with open(f"{process}/status", "rb") as file:
-            status = file.read()
-        if HELD[0] not in status and b"/task/" not in os.fsencode(process):
-            # its first thread has ended: the others, which hold the same memory, are told of one by one
-            return max((memory_of(f"{process}/task/{name}") for name in os.listdir(f"{process}/task")), default=0)
-    except OSError:
-        return 0  # it ended between the listing and the reading
-    total = 0
-    for key in HELD:
-        _, found, rest = status.partition(key)
-        if found:
-            total += int(rest.split(None, 1)[0]) * 1024
-    return total
-
-
 def watch(control: _socket.socket, task: Task, main: int, started: float) -> dict[str, str]:
     """Wait for the program's end, the deadline, or too much memory; exit at once when the supervisor is gone."""
     deadline = started + task["deadline_ms"] / 1000
@@ -263,7 +237,7 @@ def watch(control: _socket.socket, task: Task, main: int, started: float) -> dic
     waiting.register(control.fileno(), select.POLLIN | select.POLLHUP | select.POLLRDHUP)
     watched = os.pidfd_open(main)
     waiting.register(watched, select.POLLIN)
-    pause_ms = task["poll_ms"]
+    pause_ms, memory = task["poll_ms"], Memory(task["memory_bytes"], task["socket_bytes"])
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
@@ -282,7 +256,7 @@ def watch(control: _socket.socket, task: Task, main: int, started: float) -> dic
                 code = os.waitstatus_to_exitcode(status)
                 return {"end": "exited", "code": str(max(code, 0)), "signal": str(max(-code, 0))}
         before = time.monotonic()
-        used = memory_used()
+        used = memory.used()
         # counting hundreds of processes takes milliseconds: spend at most a tenth of the time on it
         pause_ms = max(task["poll_ms"], 9000 * (time.monotonic() - before))
         if used > task["memory_bytes"]:

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from inbounds.sandbox.census import Process, members, send, tasks, threads
+from inbounds.sandbox.census import Process, look, members, send, strays, tasks, threads
 from inbounds.sandbox.cgroup import Cgroup
 
 FREEZE_SECONDS = 2.0  # 200 forking processes take 0.1 s; what takes longer is killed instead
 SLOW_SECONDS = 2.0  # the same; what an agent makes after that, the next call finds
+EVENT_SECONDS = 0.2  # between two looks at who is outside; a group that freezes does so in 20 ms
 QUIET_LOOKS = 2  # looks in a row that find nobody at large: one alone may have missed who changed its parent just then
 NICE = 19
 PERCENT_MAX = 99
@@ -49,9 +50,9 @@ class Restraint:
 
     def freeze(self, kill: Callable[[], object]) -> str:
         """Freeze all of it: "cgroup.freeze", "SIGSTOP", "killed" (by `kill`, where neither did), or "ended" before."""
-        if not self._alive():
+        if not self._lives():
             return ENDED
-        grouped = self.group is not None and self._frozen_from_now_on(self.group)
+        grouped = self.group is not None and _frozen_from_now_on(self.group)
         with contextlib.suppress(OSError):  # forbidden half-way: the last way is left
             if self._settles(self._at_large_frozen if grouped else self._at_large_stopped):
                 return CGROUP_FREEZE if grouped else SIGSTOP
@@ -85,28 +86,23 @@ class Restraint:
                 return False
         return True
 
-    def _alive(self) -> list[Process]:
-        return [process for process in members(self.init) if not process.ended]
-
-    def _frozen_from_now_on(self, group: Cgroup) -> bool:
-        try:
-            group.freeze()
-            self._outside()
-        except OSError:
-            return False  # an old kernel
-        return True
-
-    def _outside(self) -> int:
-        assert self.group is not None
-        inside = self.group.threads()
-        found = [p for p in self._alive() if any(task.pid not in inside for task in tasks(p) if task.state not in "XZ")]
-        for process in found:
-            self.group.take(process.pid)
-        return len(found)
+    def _lives(self) -> bool:
+        """Whether PID 1 does: the kernel ends all others before it."""
+        init = look(self.init.pid)
+        return init is not None and init.started == self.init.started and not init.ended
 
     def _at_large_frozen(self) -> int:
+        """Nobody is born in a group that stands, nor leaves it; whoever is found elsewhere is taken in."""
         assert self.group is not None
-        return self._outside() + (not self.group.frozen and bool(self._alive()))
+        frozen = self.group.frozen(EVENT_SECONDS)
+        outside = [
+            process
+            for process in strays(self.init, self.group.processes())
+            if any(task.state not in "XZ" for task in tasks(process))
+        ]
+        for process in outside:
+            self.group.take(process.pid)
+        return len(outside) + (not frozen and self._lives())
 
     def _at_large_stopped(self) -> int:
         found = [process for process in members(self.init) if any(task.runs for task in tasks(process))]
@@ -128,6 +124,14 @@ class Restraint:
             if process.session != self.init.session:  # which it shares with programs of ours
                 found += _weigh_session(process.pid)
         return found
+
+
+def _frozen_from_now_on(group: Cgroup) -> bool:
+    try:
+        group.freeze()
+    except OSError:
+        return False  # an old kernel
+    return True
 
 
 def _weigh_session(pid: int) -> bool:

@@ -77,7 +77,8 @@ OWN_FILES = "/proc/1"
 UNDECLARED_PORT = 9
 
 ENFORCED = "enforced"
-EPERM, EACCES, ENOSYS = 1, 13, 38  # spelled out: importing errno would say no more
+EPERM, EACCES, ENODEV, ENOSYS = 1, 13, 19, 38  # spelled out: importing errno would say no more
+S_IFMT, S_IFCHR = 0o170000, 0o020000
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -132,6 +133,13 @@ def mask(path: str) -> None:
     if os.path.exists(path):
         result = libc.mount(b"/dev/null", path.encode(), None, ctypes.c_ulong(MS_BIND), None)
         checked(f"mask {path}", int(result))
+
+
+def check_device(path: str, major: int, minor: int) -> None:
+    """OSError where a granted node is not the character device that was granted, whatever its path led to outside."""
+    found = os.lstat(path)
+    if found.st_mode & S_IFMT != S_IFCHR or found.st_rdev != os.makedev(major, minor):
+        raise OSError(ENODEV, f"{path} is not the character device {major}:{minor}")
 
 
 def forget_keys(machine: str) -> None:

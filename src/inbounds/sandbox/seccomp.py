@@ -43,6 +43,8 @@ X32_BIT = 0x40000000
 # linux/sched.h: any new namespace, of whatever kind; CLONE_NEWTIME (0x80) overlaps the exit signal and is clone3-only
 CLONE_NAMESPACES = 0x7E020000
 SOCKET_TYPE_MASK = 0xF
+# asm-generic/socket.h: how much a socket may hold, as it is asked for, and as root may ask
+SOL_SOCKET, SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 1, 7, 8, 32, 33
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 SOCK_STREAM, SOCK_DGRAM = 1, 2
 IPPROTO_TCP, IPPROTO_UDP = 6, 17
@@ -136,6 +138,16 @@ def _socketpair_block() -> Program:
     return (_load_argument(0), *_one_of((AF_UNIX,), (_return(ALLOW),), (_return(refuse(EPERM)),)))
 
 
+def _setsockopt_block() -> Program:
+    """A socket's buffers stay what they are, and "success" is said, as by a host with low maxima (socket(7)).
+
+    What lies unread in a queue is in nobody's memory: PID 1 counts sockets, which tells something only with a bound.
+    """
+    sizes = (SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE)
+    size = (_load_argument(2), *_one_of(sizes, (_return(refuse(0)),), (_return(ALLOW),)))
+    return (_load_argument(1), *_one_of((SOL_SOCKET,), size, (_return(ALLOW),)))
+
+
 def _not_init_block() -> Program:
     """Calls whose first argument is a process; PID 1 would be starved by SCHED_IDLE and its deadlines with it."""
     return (_load_argument(0), *_one_of((INIT,), (_return(refuse(EPERM)),), (_return(ALLOW),)))
@@ -177,6 +189,7 @@ INSPECTORS = {
     "personality": _personality_block,
     "socket": _socket_block,
     "socketpair": _socketpair_block,
+    "setsockopt": _setsockopt_block,
     "setpriority": lambda: _priority_block(PRIO_PROCESS, PRIO_USER),
     "ioprio_set": lambda: _priority_block(IOPRIO_WHO_PROCESS, IOPRIO_WHO_USER),
     "setrlimit": _setrlimit_block,

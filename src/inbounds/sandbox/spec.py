@@ -10,6 +10,7 @@ from typing import Literal
 
 from inbounds.contracts.errors import OperatorError
 from inbounds.contracts.job import HOME, WORK
+from inbounds.sandbox.gpu import DEVICES_MAX, TARGET, Device
 
 ENFORCED = "enforced"
 
@@ -76,6 +77,9 @@ REQUIRED = (
 # Who may get several commands in one jail. Never a judge: what it judges could lie in wait for the next command.
 STANDING_ROLES = ("coder",)
 
+# Who may be given a device: the agent, and the tests of what it made. No other judge executes what needs one.
+DEVICE_ROLES = ("coder", "tester")
+
 # SCM_RIGHTS carries at most 253 descriptors in one message; a thread and its interfaces need a handful
 BINDS_MAX = 64
 LISTENERS_MAX = 8
@@ -134,6 +138,7 @@ class JailSpec:
     jail below which programs may be executed. local_servers: the program may use TCP servers of its own inside its
     network namespace (test suites do). require: mechanisms without which it must not start. standing: it takes further
     commands of the same role and iteration after the first; files in HOME, /tmp and /dev/shm pass from one to the next.
+    devices: granted nodes of a GPU, the only ones beside the harmless that are in its /dev.
     """
 
     role: str
@@ -150,6 +155,7 @@ class JailSpec:
     local_servers: bool = False
     require: tuple[str, ...] = REQUIRED
     standing: bool = False
+    devices: tuple[Device, ...] = ()
 
     def check(self) -> None:
         """Raise OperatorError if the specification is impossible or oversized."""
@@ -162,6 +168,12 @@ class JailSpec:
             (sum(len(a) for a in self.argv) > ARGUMENT_BYTES_MAX, f"more than {ARGUMENT_BYTES_MAX} bytes of arguments"),
             (any("\0" in text for text in (*self.argv, *self.env, *self.env.values())), "a null byte in argv or env"),
             (self.deadline_ms <= 0, "no deadline"),
+            (len(self.devices) > DEVICES_MAX, f"more than {DEVICES_MAX} devices"),
+            (self.devices and self.role not in DEVICE_ROLES, "a device for a role that needs none"),
+            (
+                any(not TARGET.fullmatch(d.target) or not _absolute(d.source) for d in self.devices),
+                "a device that is no GPU's",
+            ),
             (self.standing and self.role not in STANDING_ROLES, "a standing jail for a judge"),
             (
                 any(not _absolute(b.target) or not _absolute(b.source) for b in self.binds),

@@ -6,16 +6,21 @@ supervisor. All privileged code that rootless inbounds has is in this file. Stan
 what jails are for.
 """
 
+from __future__ import annotations
+
 import ctypes
 import fcntl
-import json
 import os
 import select
 import signal
-import socket
 import struct
 import sys
-from typing import Any, NoReturn
+
+# Some milliseconds each, of every first jail's start: typing for the type checker alone, json and socket at first use.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any, NoReturn
 
 MESSAGE_BYTES_MAX = 1 << 16  # the argument list of one jail: a few kilobytes
 DESCRIPTORS_MAX = 253  # SCM_MAX_FD
@@ -119,11 +124,16 @@ def become_bubblewrap(request: dict[str, Any], descriptors: list[int], parent: i
         os._exit(126)
 
 
-def open_again(path: str, known: int) -> int:
-    """The same file as `known`, found by its path in this process's own mount namespace; OSError if it is another."""
+def open_plain(path: str) -> int:
+    """An O_PATH descriptor; OSError where a symbolic link is on the way."""
     how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
     number = libc.syscall(ctypes.c_long(SYS_OPENAT2), AT_FDCWD, os.fsencode(path), how, ctypes.c_size_t(len(how)))
-    fd = checked(f"open {path}", int(number))
+    return checked(f"open {path}", int(number))
+
+
+def open_again(path: str, known: int) -> int:
+    """The same file as `known`, found by its path in this process's own mount namespace; OSError if it is another."""
+    fd = open_plain(path)
     if not os.path.samestat(os.fstat(fd), os.fstat(known)):
         raise FileNotFoundError(f"{path} has been replaced")
     return fd
@@ -154,6 +164,9 @@ def clone(wanted: list[tuple[str, bool]], sources: list[int]) -> list[int]:
 
 def answer_clone(control: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
     """In a child, because an ordinary user's goes into namespaces of its own: send the trees, or say why not."""
+    import json
+    import socket
+
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -184,8 +197,25 @@ def fork_into(group: int) -> int:
     return os.fork()
 
 
+def start(request: dict[str, Any], descriptors: list[int], children: dict[int, int]) -> tuple[int, int]:
+    """Start a bubblewrap with these descriptors, which are closed here; its pid, and a pidfd that is in `children`."""
+    parent = os.getpid()
+    group = descriptors[-1] if request["group"] else -1
+    pid = fork_into(group)
+    if pid == 0:
+        become_bubblewrap(request, descriptors[:-1] if group != -1 else descriptors, parent)
+    for fd in descriptors:
+        os.close(fd)
+    watched = os.pidfd_open(pid)
+    children[watched] = pid
+    return pid, watched
+
+
 def serve_one(control: socket.socket, children: dict[int, int]) -> bool:
     """Take one request: a bubblewrap (answer: its pid and pidfd) or clones; False when the supervisor is gone."""
+    import json
+    import socket
+
     message, ancillary, flags, _ = control.recvmsg(MESSAGE_BYTES_MAX, socket.CMSG_SPACE(DESCRIPTORS_MAX * 4))
     descriptors: list[int] = []
     for level, kind, data in ancillary:
@@ -201,16 +231,17 @@ def serve_one(control: socket.socket, children: dict[int, int]) -> bool:
         for fd in descriptors:
             os.close(fd)
         return True
-    parent = os.getpid()
-    group = descriptors[-1] if request["group"] else -1
-    pid = fork_into(group)
-    if pid == 0:
-        become_bubblewrap(request, descriptors[:-1] if group != -1 else descriptors, parent)
-    for fd in descriptors:
-        os.close(fd)
-    watched = os.pidfd_open(pid)
-    children[watched] = pid
+    pid, watched = start(request, descriptors, children)
     socket.send_fds(control, [json.dumps({"pid": pid}).encode()], [watched])
+    return True
+
+
+def has_children() -> bool:
+    """Whether the kernel knows of any child, ended or not: cheaper than looking, where a host has many processes."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
     return True
 
 
@@ -256,19 +287,17 @@ def reap(children: dict[int, int]) -> None:
                 ended = True
                 del children[watched]
                 os.close(watched)
-    if ended:
+    if ended and has_children():
         kill_and_wait([pid for pid in own_children() if pid not in children.values()])
 
 
-def main(arguments: list[str]) -> None:
-    """Serve until the supervisor is gone, then leave nothing alive."""
-    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
-    control = socket.socket(fileno=int(options["--control-fd"]))
-    supervisor = int(options["--supervisor-fd"])
-    for fd in (control.fileno(), supervisor):
-        os.set_inheritable(fd, False)
+def become_subreaper() -> None:
+    """Have what a bubblewrap leaves behind become this process's child."""
     checked("prctl", libc.prctl(PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0))
-    children: dict[int, int] = {}
+
+
+def keep(control: socket.socket, supervisor: int, children: dict[int, int]) -> None:
+    """Serve until the supervisor (a pidfd) or its end of `control` is gone, then leave nothing alive."""
     try:
         while True:
             waiting = select.poll()
@@ -281,9 +310,23 @@ def main(arguments: list[str]) -> None:
                 break
             reap(children)
     finally:
+        kill_and_wait(list(children.values()))
         # more than one round: killing bubblewrap's outer process is what makes its inner one a child of this one
-        while left := own_children():
-            kill_and_wait(left)
+        while has_children():
+            kill_and_wait(own_children())
+
+
+def main(arguments: list[str]) -> None:
+    """A warden's whole life."""
+    import socket
+
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    control = socket.socket(fileno=int(options["--control-fd"]))
+    supervisor = int(options["--supervisor-fd"])
+    for fd in (control.fileno(), supervisor):
+        os.set_inheritable(fd, False)
+    become_subreaper()
+    keep(control, supervisor, {})
 
 
 if __name__ == "__main__":

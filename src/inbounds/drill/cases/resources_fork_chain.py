@@ -16,11 +16,11 @@ from inbounds.sandbox.spec import Bind, JailSpec
 CLASS = "resources"
 REQUIREMENT = "F7"
 KIND = "host"
-# six chains, each in sessions of its own, that leave a byte at every step and end by themselves after four seconds
+# sixteen chains, each in sessions of its own, that leave a byte at every step and end by themselves after four seconds
 CHAINS = """
 import os, sys, time
 end = time.monotonic() + 4
-for _ in range(6):
+for _ in range(16):
     if os.fork() == 0:
         while time.monotonic() < end:
             if os.fork():
