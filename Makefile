@@ -2,10 +2,12 @@
 #   PYTHON=python3.12   the interpreter to make .venv with      VENV=dir     another place for it
 #   WHEEL=dist/x.whl    install and test this wheel instead of the checkout
 #   ARGS="-k jail"      more arguments for pytest               LIVE=1       the demo with a real provider
+#   JOBS=2              tests at a time (1: one after the other in one process)
 SHELL := /bin/sh
 WHEEL ?=
 VENV ?= $(if $(WHEEL),.venv-wheel,.venv)
 ARGS ?=
+JOBS ?= 2
 LIVE ?=
 READY := $(VENV)/.inbounds-ready
 BIN := $(VENV)/bin
@@ -25,7 +27,7 @@ demo: $(READY) ## the main job, three acts, no key and no question asked (LIVE=1
 	@"$(BIN)/inbounds" demo $(if $(LIVE),--live)
 
 test: $(READY) ## the whole suite; says what was skipped and why
-	@INBOUNDS_TEST_WHEEL=$(if $(WHEEL),1) "$(BIN)/python" -m pytest $(ARGS)
+	@INBOUNDS_TEST_WHEEL=$(if $(WHEEL),1) "$(BIN)/python" -m pytest -n $(if $(filter 1,$(JOBS)),0,$(JOBS)) $(ARGS)
 
 sim: $(READY) ## 100,000 simulated runs on all processors, and the planted bugs (tests/sim)
 	@"$(BIN)/python" -m tests.sim --canaries

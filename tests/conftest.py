@@ -4,12 +4,15 @@ A test's `req` marks count only where it passed; its `without` marks name mechan
 Knows nothing of what the tests do.
 """
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,9 @@ import leftovers  # noqa: E402 - tools/ is no package; the lines above make it r
 import record  # noqa: E402 - the same
 
 WITHOUT = "INBOUNDS_TEST_WITHOUT"
+# What starts a host service of its own: they share the host's user numbers, and tell what is left of a slot by these.
+SERVICES = "hostrig"
+ROOM = "INBOUNDS_TEST_ROOM"  # where workers of one session agree on who is alone
 SERVICE = "INBOUNDS_HOST_SOCKET"  # sandbox/hardened.py's PLACE; nothing of the product is imported before the session
 
 
@@ -30,25 +36,8 @@ def _ids(item: pytest.Item, name: str) -> list[str]:
     return sorted({str(arg) for mark in item.iter_markers(name) for arg in mark.args})
 
 
-class Marks:
-    """Notes per test its outcome and marks, and writes them at the end of the session."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self.config = config
-        self.tests: dict[str, dict[str, Any]] = {}
-        self.whole = False
-        self.fingerprint = record.fingerprint(ROOT)
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        chosen = self.config.option
-        self.whole = not (
-            chosen.keyword
-            or chosen.markexpr
-            or chosen.deselect
-            or chosen.ignore
-            or chosen.maxfail
-            or getattr(chosen, "lf", False)
-        ) and (session.config.args_source is not pytest.Config.ArgsSource.ARGS)
+class Taking:
+    """Where tests run: unknown requirements fail, and each report says what its test is marked with."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -59,20 +48,66 @@ class Marks:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
         report = yield
-        entry = self.tests.setdefault(
-            item.nodeid, {"outcome": "passed", "req": _ids(item, "req"), "without": _ids(item, "without")}
-        )
+        report.inbounds_marks = {"req": _ids(item, "req"), "without": _ids(item, "without")}
+        return report
+
+
+class Alone:
+    """Tests of several workers at once, but one that is marked `alone` with no other beside it.
+
+    A reader-writer lock out of two files; who waits to be alone holds the turnstile, so that nobody new goes in.
+    """
+
+    def __init__(self, place: str) -> None:
+        self.turnstile = open(f"{place}-turnstile", "wb")  # noqa: SIM115 # for as long as the process
+        self.room = open(f"{place}-room", "wb")  # noqa: SIM115 # the same
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        alone = item.get_closest_marker("alone") is not None
+        fcntl.flock(self.turnstile, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self.room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        finally:
+            fcntl.flock(self.turnstile, fcntl.LOCK_UN)
+        try:
+            return (yield)
+        finally:
+            fcntl.flock(self.room, fcntl.LOCK_UN)
+
+
+class Marks:
+    """Gathers per test its outcome and marks, from every worker, and writes them at the end of the session."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.tests: dict[str, dict[str, Any]] = {}
+        self.fingerprint = record.fingerprint(ROOT)
+
+    def _whole(self) -> bool:
+        chosen = self.config.option
+        return not (
+            chosen.keyword
+            or chosen.markexpr
+            or chosen.deselect
+            or chosen.ignore
+            or chosen.maxfail
+            or getattr(chosen, "lf", False)
+        ) and (self.config.args_source is not pytest.Config.ArgsSource.ARGS)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        marks = getattr(report, "inbounds_marks", {"req": [], "without": []})  # none: the worker died in it
+        entry = self.tests.setdefault(report.nodeid, {"outcome": "passed", **marks})
         worse = {"passed": 0, "skipped": 1, "failed": 2}
         # An expected failure is reported as skipped (xfail) or passed (xpass): neither is a proof.
         outcome = "skipped" if hasattr(report, "wasxfail") else report.outcome
         if worse[outcome] > worse[entry["outcome"]]:
             entry["outcome"] = outcome
-        return report
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         finished = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         try:
-            record.write(ROOT, self.tests, self.fingerprint, whole=self.whole and finished)
+            record.write(ROOT, self.tests, self.fingerprint, whole=self._whole() and finished)
         except OSError as fault:
             self.config.issue_config_time_warning(
                 pytest.PytestWarning(f"no record for make requirements: {fault}"), stacklevel=2
@@ -120,6 +155,23 @@ class Listing:
         items.clear()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests go to one worker, because they share fixtures; all that make slots on the host to one, too."""
+    from xdist.scheduler import LoadFileScheduling
+
+    @cache
+    def makes_slots(file: str) -> bool:
+        return file.startswith("tests/host/") or SERVICES in (ROOT / file).read_text(encoding="utf-8")
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = str(super()._split_scope(nodeid))
+            return SERVICES if makes_slots(file) else file
+
+    return Scheduling(config, log)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("inbounds")
     group.addoption("--without", metavar="MECHANISM", help="run the tests marked with it, each of which must then fail")
@@ -138,9 +190,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if mechanism := config.getoption("--without"):
         os.environ[WITHOUT] = mechanism
         config.pluginmanager.register(Removed(mechanism))
-    if not os.environ.get(WITHOUT):
-        config.pluginmanager.register(Marks(config))
-        config.pluginmanager.register(leftovers.Leftovers(config))  # with a mechanism off, more may be left
+    if os.environ.get(WITHOUT):
+        return
+    config.pluginmanager.register(Taking())
+    if hasattr(config, "workerinput"):  # what workers did is gathered, and what they left is looked for, by one
+        config.pluginmanager.register(Alone(os.environ.pop(ROOM)))  # a session within a test is none of this one
+        return
+    if getattr(config.option, "numprocesses", None):
+        place = tempfile.mkdtemp(prefix="pytest-inbounds-")  # beside the sessions' own, which is not there yet
+        os.environ[ROOM] = os.path.join(place, "tests")
+        config.add_cleanup(lambda: shutil.rmtree(place))
+    config.pluginmanager.register(Marks(config))
+    config.pluginmanager.register(leftovers.Leftovers(config))  # with a mechanism off, more may be left
 
 
 def pytest_report_header() -> str:

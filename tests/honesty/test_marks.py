@@ -86,7 +86,7 @@ def _project(place: Path, body: str) -> None:
     for name in ("tests", "tools", "docs", "src"):
         (place / name).mkdir()
     (place / "tests" / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
-    for name in ("record.py", "requirements.py"):
+    for name in ("record.py", "requirements.py", "leftovers.py"):
         (place / "tools" / name).write_text((ROOT / "tools" / name).read_text())
     (place / "docs" / "requirements.json").write_text((ROOT / "docs" / "requirements.json").read_text())
     (place / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
