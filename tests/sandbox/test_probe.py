@@ -10,6 +10,7 @@ from jailrig import Rig, take_away
 
 from inbounds.contracts.errors import HostError
 from inbounds.sandbox import identity as identities
+from inbounds.sandbox import numbers
 from inbounds.sandbox.identity import identity
 from inbounds.sandbox.probe import probe
 from inbounds.sandbox.spec import ENFORCED, REQUIRED
@@ -107,13 +108,15 @@ def test_root_drops_to_a_number_without_an_account(monkeypatch: pytest.MonkeyPat
     assert first == identity("run-1")
     assert first.dropped
     assert first.uid != second.uid
-    assert identities.FIRST_UID <= first.uid < identities.FIRST_UID + identities.UIDS
-    monkeypatch.setattr(identities, "_free", lambda number: number == first.uid)
+    assert numbers.FIRST_UID <= first.uid < numbers.FIRST_UID + numbers.UIDS
+    monkeypatch.setattr(numbers, "free", lambda number: number == first.uid)
+    monkeypatch.setattr(identities, "free", numbers.free)
     with pytest.raises(HostError, match="in use"):
         identity("run-3")
-    monkeypatch.setattr(identities, "_free", lambda number: False)
+    monkeypatch.setattr(numbers, "free", lambda number: False)
+    monkeypatch.setattr(identities, "free", numbers.free)
     assert identity("x").uid == identities.NOBODY
-    monkeypatch.setattr(identities, "_mapped", lambda number, table: False)
+    monkeypatch.setattr(identities, "mapped", lambda number, table: False)
     with pytest.raises(HostError, match="maps no other user"):
         identity("y")
 
