@@ -29,7 +29,11 @@ def radius(contract: Contract, hosts: tuple[str, ...]) -> dict[str, Any]:
         "network": [
             f"none but the metered gateway (127.0.0.1:{GATEWAY_PORT} inside), which asks {host}" for host in hosts
         ],
-        "can_execute": ["system programs, the interpreter, the dependency layer; nothing that it wrote"],
+        "can_execute": [
+            "system programs, the interpreter, the dependency layer; nothing that it wrote"
+            + (" but what it builds:" if contract.build_directories else ""),
+            *(f"{path}/: whatever it writes there, as native code" for path in contract.build_directories),
+        ],
         "money_at_most": f"${show_usd(limits.budget_micro_usd)}",
         "time_at_most": write_duration(limits.wall_clock_ms),
         "resources_at_most": (

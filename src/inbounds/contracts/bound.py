@@ -98,6 +98,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     operator_keys: dict[str, str]
     anomalies: Anomalies = Anomalies()
     gpu: Gpu = Gpu()
+    build_directories: tuple[str, ...] = ()  # repository-relative; what is written there can be executed
     statement: dict[str, object]
     signature: str
     goal: str

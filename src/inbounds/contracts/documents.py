@@ -60,12 +60,14 @@ class Enforcement(_Model, frozen=True):
 
     `mode` auto takes hardened where the host service is there and serves this user; hardened without it is refused.
     `drill_max_age_days`: a run starts only where a whole, clean `inbounds drill` of this host is younger (M12).
+    `build_directories`: whether a thread may declare any (see Config).
     """
 
     mode: Literal["auto", "rootless", "hardened"] = "auto"
     level: Annotated[int, msgspec.Meta(ge=1, le=3)] = 1
     require: tuple[Name, ...] = ()
     drill_max_age_days: Annotated[int, msgspec.Meta(ge=1, le=365)] | None = None
+    build_directories: Literal["allow", "refuse"] = "allow"
 
 
 class Gpu(_Model, frozen=True):
@@ -223,7 +225,11 @@ class Interfaces(_Model, frozen=True):
 
 
 class Config(_Model, frozen=True):
-    """A thread's `.inbounds/config.yaml` (B4)."""
+    """A thread's `.inbounds/config.yaml` (B4).
+
+    `build_directories`: where a compiled language's tools put what is then executed, relative to the repository and
+    below the thread. They are empty at the start of each jail, in memory, and no part of a result (ADR 15).
+    """
 
     version: DocumentVersion
     owner: Name
@@ -235,6 +241,7 @@ class Config(_Model, frozen=True):
     interfaces: Interfaces = Interfaces()
     anomalies: Anomalies = Anomalies()
     dependencies: tuple[RelativePath, ...] = ()
+    build_directories: Annotated[tuple[RelativePath, ...], msgspec.Meta(max_length=8)] = ()
 
 
 class Acceptance(_Model, frozen=True):

@@ -22,7 +22,7 @@ from inbounds.contracts.reasons import StopCode
 from inbounds.contracts.units import duration, usd
 from inbounds.contracts.wording import Remark, remarks
 from inbounds.judges import globs
-from inbounds.run import conducting
+from inbounds.run import building, conducting
 from inbounds.run.documents import PLAN, POLICY, REQUIREMENTS, Documents
 from inbounds.store.store import Store
 from inbounds.store.tree import Node
@@ -155,10 +155,8 @@ def bind(
     """The contract, unsigned; OperatorError or RefusedError names what does not hold."""
     policy, config, plan, month = documents.policy, documents.config, work.plan, documents.policy.month
     limits, sources = narrow(documents, work, wish)
-    check_work(documents, work)
-    _check_agent(documents, wish, agent)
-    acceptance = pin(base, tuple(a.test for r in work.requirements for a in r.acceptance))
-    _check_pins(documents, work, acceptance)
+    acceptance = _checked(documents, work, wish, base, agent)
+    protected = _protected(documents, plan, acceptance)
     hashes = {r.id: document_sha256(r) for r in work.requirements}
     policy_sha, config_sha, plan_sha = map(document_sha256, (policy, config, plan))
     run_id = make_run_id(time.strftime("%Y%m%d-%H%M%S", time.gmtime()), secrets.token_hex(3))
@@ -180,10 +178,11 @@ def bind(
         limits=limits.as_json(),
         anomalies=_anomalies(documents),
         gpu=gpu(documents),
+        build_directories=building.declared(documents, base.store, base.tree, protected),
         conduct=conducting.conduct(policy).as_json(),
         sources=sources,
         targets=plan.targets,
-        protected=_protected(documents, plan, acceptance),
+        protected=protected,
         interfaces=tuple(relative(path) for path in config.interfaces.read),
         acceptance=acceptance,
         # what this run is to make pass may not go on failing, whatever is pinned
@@ -305,6 +304,15 @@ def check_work(documents: Documents, work: Work) -> None:
             raise OperatorError(
                 f"{code} is no stop code", where=documents.path(PLAN), expected="see docs/stop-codes.md"
             )
+
+
+def _checked(documents: Documents, work: Work, wish: Wish, base: Base, agent: AgentChoice) -> tuple[PinnedTest, ...]:
+    """Refuse what no contract may hold; the acceptance tests, pinned."""
+    check_work(documents, work)
+    _check_agent(documents, wish, agent)
+    acceptance = pin(base, tuple(a.test for r in work.requirements for a in r.acceptance))
+    _check_pins(documents, work, acceptance)
+    return acceptance
 
 
 def _anomalies(documents: Documents) -> bound.Anomalies:

@@ -19,6 +19,7 @@ from inbounds.contracts.paths import joined
 from inbounds.gateway.control import GatewayProcess
 from inbounds.judges.scope import shown
 from inbounds.run import touching
+from inbounds.run.building import inside
 from inbounds.run.crew import Crew
 from inbounds.run.mounts import layer_binds
 from inbounds.run.workbench import read_limited
@@ -69,7 +70,7 @@ class Coder:
             self.gateway.begin_iteration(n)
             self.gateway.attach(jail.listeners["gateway"], ROLE)
             self.broker.attach(jail.listeners["broker"], ROLE)
-            touching.of_tests(self.files, n - 1, self.post)
+            touching.of_tests(self.files, n - 1, self.post, self.contract.build_directories)
             self.say("iteration.started", {"n": n, **asked})
             jail.go()
         except BaseException:
@@ -82,7 +83,7 @@ class Coder:
         finally:
             seen = reads.end()
         if self.files:
-            seen = touching.of_agent(self.files, n, self.post)
+            seen = touching.of_agent(self.files, n, self.post, self.contract.build_directories)
         self.post("files.read", seen.as_record(n, shown))
         resolver.close()
         self.gateway.detach(ROLE)
@@ -154,4 +155,5 @@ class Coder:
             decoys=self.decoys.files,
             executables=launch.executables,
             devices=self.devices,
+            build=inside(contract.build_directories),
         )

@@ -42,6 +42,7 @@ from inbounds.run import (
     touching,
     versions,
 )
+from inbounds.run.building import jail_limits
 from inbounds.run.coder import Coder
 from inbounds.run.crew import Crew
 from inbounds.run.granting import Granted
@@ -218,7 +219,9 @@ class Parts:
         assert self._snapshot is not None
 
         def post(kind: str, data: Mapping[str, Any]) -> None:
-            touching.of_tests(self.housing.files, n, self.post)  # before the word on which the run may stop
+            touching.of_tests(
+                self.housing.files, n, self.post, self.contract.build_directories
+            )  # before the word on which the run may stop
             self.post(kind, data)
 
         self._the_bench().judge(n, self._left, self._snapshot, post)
@@ -416,7 +419,7 @@ class Parts:
             gateway=self._gateway,
             broker=self._broker,
             token=self._token,
-            limits=preflight.jail_limits(contract),
+            limits=jail_limits(contract.numbers()),
             layer=preflight.layer_path(self.home, contract),
             decoys=self._decoys,
             logs=self.run_dir / "logs",

@@ -22,6 +22,7 @@ from inbounds.journal.signing import public_key
 from inbounds.judges import toolbox
 from inbounds.judges.tests import Suite
 from inbounds.run import authorize, replay
+from inbounds.run.building import inside, jail_limits
 from inbounds.run.crew import Crew
 from inbounds.run.documents import POLICY
 from inbounds.run.home import Home
@@ -34,7 +35,7 @@ from inbounds.sandbox.gpu import Device
 from inbounds.sandbox.host import jail_python
 from inbounds.sandbox.identity import Identity
 from inbounds.sandbox.probe import probe
-from inbounds.sandbox.spec import ENFORCED, HARDENED, Bind, JailLimits
+from inbounds.sandbox.spec import ENFORCED, HARDENED, Bind
 from inbounds.sandbox.volume import Volume
 from inbounds.store.store import Store
 
@@ -215,13 +216,6 @@ def volume(store: Store, contract: Contract, place: Path, who: Identity) -> Volu
     )
 
 
-def jail_limits(contract: Contract) -> JailLimits:
-    """The contract's ceilings for one jail."""
-    limits = contract.numbers()
-    return JailLimits(processes=limits.processes, memory_bytes=limits.memory_bytes,
-                      file_bytes=min(limits.disk_bytes, JailLimits().file_bytes))  # fmt: skip
-
-
 def layer_path(home: Home, contract: Contract) -> Path | None:
     """The dependency layer on disk; HostError if it is not built."""
     if not contract.layer:
@@ -244,7 +238,8 @@ def workbench(
         crew=crew,
         identity=who,
         prefixes=(contract.thread, *contract.interfaces),
-        limits=jail_limits(contract),
+        limits=jail_limits(contract.numbers()),
+        build=inside(contract.build_directories),
         layer=layer_path(home, contract),
         binds=tuple(Bind(host, inside, executable=True) for host, inside in tools.binds),
         devices=devices,

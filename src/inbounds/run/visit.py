@@ -21,6 +21,7 @@ from inbounds.contracts.paths import below
 from inbounds.run import documents, layer
 from inbounds.run.base import find_base, place
 from inbounds.run.bind import Base, Wish, narrow, no_work
+from inbounds.run.building import declared, inside, jail_limits
 from inbounds.run.crew import Crew
 from inbounds.run.documents import Documents
 from inbounds.run.home import Home
@@ -59,6 +60,7 @@ class Visit:
     scratch: Scratch
     volume: Volume
     limits: JailLimits
+    build: tuple[str, ...]
     jail: Jail | None = None
     crew: Crew | None = None
 
@@ -77,6 +79,7 @@ class Visit:
         base = find_base(top, found, home)
         layer.ensure(home, layer.need(base.store, base.tree, thread), say)
         limits, _ = narrow(found, no_work(found), Wish())
+        build = declared(found, base.store, base.tree, found.policy.protected)
         scratch = Scratch.make(home.path)
         try:
             if hardened:
@@ -86,7 +89,8 @@ class Visit:
             _give_back(who, scratch)
             raise
         there = home.layers / base.layer / layer.ENV
-        made = cls(role, thread, found, base, who, there, scratch, volume, jail_limits(limits))
+        ceilings_ = jail_limits(limits, output_bytes=OUTPUT_BYTES_MAX)
+        made = cls(role, thread, found, base, who, there, scratch, volume, ceilings_, inside(build))
         if not hardened:
             spec = made._spec((), standing=False)
             keep(home, found, role, base.commit, spec, who, volume, there)
@@ -161,6 +165,7 @@ class Visit:
             limits=self.limits,
             local_servers=self.role == "tester",
             standing=standing,
+            build=self.build,
         )
 
     def _copy(self, jail: Jail) -> JailExit:
@@ -224,16 +229,6 @@ def _give_back(who: Identity, scratch: Scratch) -> None:
             os.close(scratch.lock)
             return
     scratch.remove()
-
-
-def jail_limits(limits: Limits) -> JailLimits:
-    """A run's ceilings for one jail, and room for what a person lets it write to the screen."""
-    return JailLimits(
-        processes=limits.processes,
-        memory_bytes=limits.memory_bytes,
-        file_bytes=min(limits.disk_bytes, JailLimits().file_bytes),
-        output_bytes=OUTPUT_BYTES_MAX,
-    )
 
 
 def _pour(source: BinaryIO, target: BinaryIO) -> None:

@@ -39,6 +39,7 @@ class Workbench:
     binds: tuple[Bind, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     devices: tuple[Device, ...] = ()
+    build: tuple[str, ...] = ()
     _count: list[int] = field(default_factory=lambda: [0])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -83,6 +84,7 @@ class Workbench:
                 deadline_ms=job.deadline_ms,
                 local_servers=job.role == "tester",  # test suites start servers of their own on the jail's loopback
                 devices=self.devices if job.role == "tester" else (),
+                build=self.build if job.role == "tester" else (),
             ),
             directory,
         )

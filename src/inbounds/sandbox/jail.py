@@ -387,7 +387,7 @@ def spawn(spec: JailSpec, *, identity: Identity, scratch: Path) -> Jail:
     OperatorError if the specification is impossible. In either case nothing is left running.
     """
     spec.check()
-    spared = not identity.slot and not spec.devices  # what is attached to a spare is nodev
+    spared = not identity.slot and not spec.devices and not spec.build  # what is attached to a spare is nodev
     spare = _spares.take(identity) if spared and _spares and _spares_pid == os.getpid() else None
     if spare:
         try:

@@ -108,6 +108,15 @@ def _system_arguments() -> list[str]:
 def _tmpfs(spec: JailSpec) -> list[tuple[str, int, int]]:
     limits = spec.limits
     return [
+        *_own(spec),
+        *((path, limits.build_bytes, limits.inodes) for path in spec.build),
+    ]
+
+
+def _own(spec: JailSpec) -> list[tuple[str, int, int]]:
+    """What every jail has."""
+    limits = spec.limits
+    return [
         (SHM, SHM_BYTES, 10_000),
         (TMP, limits.tmp_bytes, limits.inodes),
         (HOME, limits.home_bytes, limits.inodes),
@@ -123,7 +132,7 @@ def _arguments(spec: JailSpec, binary: str, places: list[str], memory: int) -> l
         out += ["--cap-add", capability]
     out += _system_arguments()
     out += ["--proc", "/proc", "--dev", "/dev"]
-    for path, size, _ in _tmpfs(spec):
+    for path, size, _ in _own(spec):
         out += ["--perms", "0700" if path == HOME else "1777", "--size", str(size), "--tmpfs", path]
     out += ["--symlink", "../tmp", VAR_TMP, "--dir", "/etc", "--size", "65536", "--tmpfs", seal.UNLISTED]
     for directory in (WORK, OUT):
@@ -137,6 +146,8 @@ def _arguments(spec: JailSpec, binary: str, places: list[str], memory: int) -> l
             out += [option, place, bind.target]
     for device, place in zip(spec.devices, places[len(shown) :], strict=True):
         out += ["--dev-bind", place, device.target]
+    for path in spec.build:  # over the binds: where it is missing, bubblewrap makes the directory in the workspace
+        out += ["--perms", "0755", "--size", str(spec.limits.build_bytes), "--tmpfs", path]
     for index in range(1, memory):
         name = PROGRAM[index - 1]
         out += ["--file", str(FIRST_MEMORY_FILE + index), f"{PROGRAM_ROOT}/inbounds/sandbox/{name}.pyc"]
@@ -161,7 +172,7 @@ def _rules(spec: JailSpec) -> list[tuple[str, str]]:
     for bind in spec.binds:
         letters = ("w" if bind.writable else "") + ("x" if _executable(bind) else "")
         rules += [(bind.target, letters)] if letters else []
-    return rules + [(path, "x") for path in spec.executables]
+    return rules + [(path, "wx") for path in spec.build] + [(path, "x") for path in spec.executables]
 
 
 def _rlimits(spec: JailSpec) -> list[tuple[int, int]]:
@@ -189,7 +200,7 @@ def environment(spec: JailSpec) -> dict[str, str]:
 
 def _task(spec: JailSpec) -> dict[str, Any]:
     writable = [path for path, _, _ in _tmpfs(spec)] + [bind.target for bind in spec.binds if not _executable(bind)]
-    exec_free = [path for path in writable if not _below(path, spec.executables)]
+    exec_free = [path for path in writable if not _below(path, (*spec.executables, *spec.build))]
     ports = None if spec.local_servers else [x.port for x in spec.listeners if x.kind == "tcp"]
     return {
         "argv": list(spec.argv),
@@ -202,6 +213,7 @@ def _task(spec: JailSpec) -> dict[str, Any]:
         "tmpfs": _tmpfs(spec),
         "masked": MASKED,
         "noexec": [*exec_free, seal.UNLISTED, *(device.target for device in spec.devices)],
+        "executable": [bind.target for bind in spec.binds if _executable(bind)] + list(spec.build),
         "devices": [(device.target, device.major, device.minor) for device in spec.devices],
         "frozen": ["/dev", "/"],
         "rules": _rules(spec),

@@ -126,8 +126,11 @@ def prepare(task: Task) -> None:
         seal.check_device(path, major, minor)
     for path in task["masked"]:
         seal.mask(path)
+    within = [path for path in task["executable"] if seal.may_execute(path)]
     for path in task["noexec"]:
         seal.set_mount_attributes(path, seal.MOUNT_ATTR_NOEXEC, recursive=True)
+    for path in within:  # a layer's node_modules, a build directory: mounts of their own in the workspace
+        seal.allow_execution(path)
     frozen = seal.MOUNT_ATTR_RDONLY | seal.MOUNT_ATTR_NOEXEC | seal.MOUNT_ATTR_NOSUID
     for path in task["frozen"]:
         seal.set_mount_attributes(path, frozen, recursive=False)

@@ -123,7 +123,8 @@ class JailLimits:
     memory_bytes: int = 4 << 30
     home_bytes: int = 512 << 20  # copilot alone unpacks 240 MB into its HOME
     tmp_bytes: int = 512 << 20
-    inodes: int = 200_000  # for HOME and /tmp each; a node_modules has 50,000
+    build_bytes: int = 512 << 20  # of each build directory, in memory like /tmp
+    inodes: int = 200_000  # for HOME, /tmp and build directories each; a node_modules has 50,000
     cpu_seconds: int = 4 * 3600
     output_bytes: int = 16 << 20
     nice: int = 5
@@ -138,7 +139,8 @@ class JailSpec:
     jail below which programs may be executed. local_servers: the program may use TCP servers of its own inside its
     network namespace (test suites do). require: mechanisms without which it must not start. standing: it takes further
     commands of the same role and iteration after the first; files in HOME, /tmp and /dev/shm pass from one to the next.
-    devices: granted nodes of a GPU, the only ones beside the harmless that are in its /dev.
+    devices: granted nodes of a GPU, the only ones beside the harmless that are in its /dev. build: directories of its
+    own, in memory, where what it writes can be executed; whatever a bind shows there is hidden.
     """
 
     role: str
@@ -156,6 +158,7 @@ class JailSpec:
     require: tuple[str, ...] = REQUIRED
     standing: bool = False
     devices: tuple[Device, ...] = ()
+    build: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise OperatorError if the specification is impossible or oversized."""
@@ -178,6 +181,10 @@ class JailSpec:
             (
                 any(not _absolute(b.target) or not _absolute(b.source) for b in self.binds),
                 "a bind's path that is not plain",
+            ),
+            (
+                any(not _absolute(path) or not path.startswith(f"{WORK}/") for path in self.build),
+                "a build directory that is not in the workspace",
             ),
             (self.cwd != "/" and not _absolute(self.cwd), "a working directory that is not absolute"),
             (any(not _relative(name) for name in (*self.files, *self.decoys)), "a file name that leaves HOME"),
