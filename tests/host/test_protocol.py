@@ -16,7 +16,7 @@ def _request(op: Op, edge: str) -> tuple[bytes, int]:
     numbers = {name: bounds[EDGES[edge] - 1] for name, *bounds in NAMES[op]}
     if op is Op.JAIL and edge == "highest":
         numbers["inherited"] = 4
-    slot = NO_SLOT if op in (Op.HELLO, Op.OPEN) else protocol.SLOTS - 1
+    slot = NO_SLOT if op in (Op.HELLO, Op.OPEN, Op.SLOTS) else protocol.SLOTS - 1
     descriptors = 1 + numbers["inherited"] + numbers["sources"] if op is Op.JAIL else 0
     return protocol.pack_request(op, slot, **numbers), descriptors
 

@@ -123,6 +123,7 @@ BOTH = pytest.mark.parametrize("way", ["cgroup.freeze", "SIGSTOP"], indirect=Tru
 # -- freeze
 
 
+@pytest.mark.alone
 @BOTH
 def test_two_hundred_forking_processes_are_frozen_at_once(rig: Rig, way: str) -> None:
     jail = python(rig, BOMB)
