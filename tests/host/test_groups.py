@@ -13,7 +13,7 @@ from groups_rig import LOAD, MIB, alive, ended, group, needs_root, start, uid_of
 from inbounds.host import groups
 from inbounds.host.groups import Group
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.alone]  # a thousand processes, and bombs: others would wait for a turn
 
 SLOT = 71
 UID = uid_of(SLOT)

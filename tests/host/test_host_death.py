@@ -14,6 +14,8 @@ from hostrig import Client, Gone, Rig, traces
 from inbounds.host import protocol, slots
 from inbounds.host.protocol import Mechanism, Op, Phase
 
+pytestmark = pytest.mark.alone  # hundreds of processes, and a bomb: others would wait for a turn
+
 BOMB, NO_BOMB = "1", "0"
 
 
