@@ -1,11 +1,10 @@
 """A declared build directory: what is written there can be executed, and nothing else of the workspace can."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jailrig import Rig, host_or_skip, limits
+from jailrig import Rig, limits
 
 from inbounds.contracts.errors import OperatorError
 from inbounds.sandbox.spec import Bind, JailSpec
@@ -21,14 +20,6 @@ def runs(place):
         return errno.errorcode[error.errno]
 print(*[runs(place) for place in sys.argv[1:]])
 """
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    host_or_skip()
-    made = Rig(tmp_path)
-    yield made
-    made.close()
 
 
 def _work(rig: Rig) -> tuple[Path, tuple[Bind, ...]]:

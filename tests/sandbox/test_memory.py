@@ -1,11 +1,9 @@
 """Memory that is in no process's resident set counts against a jail's limit all the same: real jails, real kernels."""
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from jailrig import Ended, Rig, host_or_skip, limits
+from jailrig import Ended, Rig, limits
 
 from inbounds.sandbox import memory
 
@@ -63,14 +61,6 @@ for at in range(0, n << 20, 1 << 20):
     area.madvise(mmap.MADV_DONTNEED)
 """,
 }
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    host_or_skip()
-    made = Rig(tmp_path)
-    yield made
-    made.close()
 
 
 def _hoard(rig: Rig, way: str, mib: int) -> Ended:

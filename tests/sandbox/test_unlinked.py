@@ -2,11 +2,10 @@
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jailrig import PRELUDE, Rig, host_or_skip, limits
+from jailrig import PRELUDE, Rig, limits
 
 from inbounds.sandbox.census import look
 from inbounds.sandbox.host import jail_python
@@ -39,14 +38,6 @@ WAYS = {
     "in a child": "os.fork() or (deleted('a'), done(), time.sleep(60))\nawaited()",
     "in a session": "os.fork() or (os.setsid(), os.fork() or (deleted('a'), done(), time.sleep(60)), os._exit(0))\nawaited()",
 }
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    host_or_skip()
-    made = Rig(tmp_path)
-    yield made
-    made.close()
 
 
 def _ready(rig: Rig, code: str) -> tuple[Jail, str]:
