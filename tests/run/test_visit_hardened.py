@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import hostrig
@@ -16,19 +15,6 @@ from inbounds.run.scratch import PREFIX
 from inbounds.sandbox import hardened
 
 SECONDS = 120
-
-
-@pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[hostrig.Rig]:
-    """A host service of this test's own, which visits find."""
-    hostrig.root_or_skip()
-    made = hostrig.Rig()
-    try:
-        made.start()
-        monkeypatch.setenv(hardened.PLACE, made.paths.socket)
-        yield made
-    finally:
-        made.close()
 
 
 def enforce(rig: Rig, text: str) -> None:
