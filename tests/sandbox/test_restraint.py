@@ -1,5 +1,6 @@
 """Jails held back from outside: slowed down beside somebody else, and frozen while they fork, stop and wake each other."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -404,4 +405,22 @@ def test_a_freeze_of_a_jail_that_is_ending_takes_no_time(rig: Rig) -> None:
         assert jail.freeze() in {"ended", "cgroup.freeze", "SIGSTOP"}
         assert time.monotonic() - began < 1.5
         ending.join(20)
+    assert not groups()
+
+
+def test_a_jail_that_ends_while_it_is_frozen_has_ended(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its group goes with it, in the middle of a look: that is no freeze that failed, and nobody is to be killed."""
+    jail = python(rig, "print('made', flush=True)\n" + BUSY)
+    killed = []
+
+    def look_too_late(hold: Restraint) -> int:
+        jail.kill()
+        raise OSError(errno.ENODEV, "the group was removed")
+
+    monkeypatch.setattr(Restraint, "_at_large_frozen", look_too_late)
+    monkeypatch.setattr(Restraint, "_at_large_stopped", look_too_late)
+    hold = jail._restraint
+    assert hold is not None
+    assert hold.freeze(lambda: killed.append(1)) == "ended"
+    assert not killed
     assert not groups()

@@ -56,6 +56,8 @@ class Restraint:
         with contextlib.suppress(OSError):  # forbidden half-way: the last way is left
             if self._settles(self._at_large_frozen if grouped else self._at_large_stopped):
                 return CGROUP_FREEZE if grouped else SIGSTOP
+        if not self._lives():  # it ended meanwhile, and its group with it
+            return ENDED
         kill()
         return KILLED
 
