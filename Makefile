@@ -2,12 +2,15 @@
 #   PYTHON=python3.12   the interpreter to make .venv with      VENV=dir     another place for it
 #   WHEEL=dist/x.whl    install and test this wheel instead of the checkout
 #   ARGS="-k jail"      more arguments for pytest               LIVE=1       the demo with a real provider
-#   JOBS=2              tests at a time (1: one after the other in one process)
+#   JOBS=2              tests at a time (1: one after the other in one process)    RETRY=   no second try of what fails
 SHELL := /bin/sh
 WHEEL ?=
 VENV ?= $(if $(WHEEL),.venv-wheel,.venv)
 ARGS ?=
 JOBS ?= 2
+# A test that fails is tried once more with no other beside it, three at most and each named: on two busy cores a wait can be
+# too long. What needs no clock, and every attack, has one try.
+RETRY ?= --reruns 1 --max-suite-reruns 3 --rerun-show-tracebacks $(foreach d,contracts kernel journal sim drill hostile,--rerun-exclude-path tests/$(d))
 LIVE ?=
 READY := $(VENV)/.inbounds-ready
 BIN := $(VENV)/bin
@@ -27,7 +30,7 @@ demo: $(READY) ## the main job, three acts, no key and no question asked (LIVE=1
 	@"$(BIN)/inbounds" demo $(if $(LIVE),--live)
 
 test: $(READY) ## the whole suite; says what was skipped and why
-	@INBOUNDS_TEST_WHEEL=$(if $(WHEEL),1) "$(BIN)/python" -m pytest -n $(if $(filter 1,$(JOBS)),0,$(JOBS)) $(ARGS)
+	@INBOUNDS_TEST_WHEEL=$(if $(WHEEL),1) "$(BIN)/python" -m pytest -n $(if $(filter 1,$(JOBS)),0,$(JOBS)) $(RETRY) $(ARGS)
 
 sim: $(READY) ## 100,000 simulated runs on all processors, and the planted bugs (tests/sim)
 	@"$(BIN)/python" -m tests.sim --canaries

@@ -53,7 +53,7 @@ class Taking:
 
 
 class Alone:
-    """Tests of several workers at once, but one that is marked `alone` with no other beside it.
+    """Tests of several workers at once, but one that is marked `alone`, or tried again, with no other beside it.
 
     A reader-writer lock out of two files; who waits to be alone holds the turnstile, so that nobody new goes in.
     """
@@ -61,19 +61,34 @@ class Alone:
     def __init__(self, place: str) -> None:
         self.turnstile = open(f"{place}-turnstile", "wb")  # noqa: SIM115 # for as long as the process
         self.room = open(f"{place}-room", "wb")  # noqa: SIM115 # the same
+        self.settings: dict[str, Any] = {}
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        alone = item.get_closest_marker("alone") is not None
+        self._enter(alone=item.get_closest_marker("alone") is not None)
+        try:
+            return (yield)
+        finally:
+            fcntl.flock(self.room, fcntl.LOCK_UN)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if getattr(item, "execution_count", 1) > 1:  # pytest-rerunfailures counts them
+            item.ihook.pytest_timeout_cancel_timer(item=item)
+            fcntl.flock(self.room, fcntl.LOCK_UN)  # before the turnstile: two that try again would wait for each other
+            self._enter(alone=True)
+            item.ihook.pytest_timeout_set_timer(item=item, settings=self.settings[item.nodeid])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_timeout_set_timer(self, item: pytest.Item, settings: Any) -> None:
+        self.settings = {item.nodeid: settings}
+
+    def _enter(self, *, alone: bool) -> None:
         fcntl.flock(self.turnstile, fcntl.LOCK_EX)
         try:
             fcntl.flock(self.room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         finally:
             fcntl.flock(self.turnstile, fcntl.LOCK_UN)
-        try:
-            return (yield)
-        finally:
-            fcntl.flock(self.room, fcntl.LOCK_UN)
 
 
 class Marks:
@@ -98,7 +113,7 @@ class Marks:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         marks = getattr(report, "inbounds_marks", {"req": [], "without": []})  # none: the worker died in it
         entry = self.tests.setdefault(report.nodeid, {"outcome": "passed", **marks})
-        worse = {"passed": 0, "skipped": 1, "failed": 2}
+        worse = {"passed": 0, "rerun": 1, "skipped": 2, "failed": 3}  # what passed at its second try alone proves nothing
         # An expected failure is reported as skipped (xfail) or passed (xpass): neither is a proof.
         outcome = "skipped" if hasattr(report, "wasxfail") else report.outcome
         if worse[outcome] > worse[entry["outcome"]]:
