@@ -113,7 +113,8 @@ class Marks:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         marks = getattr(report, "inbounds_marks", {"req": [], "without": []})  # none: the worker died in it
         entry = self.tests.setdefault(report.nodeid, {"outcome": "passed", **marks})
-        worse = {"passed": 0, "rerun": 1, "skipped": 2, "failed": 3}  # what passed at its second try alone proves nothing
+        # what passed only at its second try proves nothing
+        worse = {"passed": 0, "rerun": 1, "skipped": 2, "failed": 3}
         # An expected failure is reported as skipped (xfail) or passed (xpass): neither is a proof.
         outcome = "skipped" if hasattr(report, "wasxfail") else report.outcome
         if worse[outcome] > worse[entry["outcome"]]:
