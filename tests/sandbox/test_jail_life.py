@@ -7,6 +7,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -174,8 +175,8 @@ def test_a_killed_supervisor_leaves_nothing_at_any_millisecond(
     if user == "ordinary":
         if os.getuid() != 0:
             pytest.skip("this is an ordinary user already: the other case is this one")
-        place = Path(os.path.realpath("/tmp")) / f"inbounds-test-ordinary-{os.getpid()}-{mode}"
-        place.mkdir()
+        place = Path(tempfile.mkdtemp(prefix="inbounds-test-ordinary-", dir=os.path.realpath("/tmp")))
+        place.chmod(0o755)  # for the ordinary user
         try:
             made = _ordinary(place)
             if made is None:
