@@ -2,15 +2,15 @@
 #   PYTHON=python3.12   the interpreter to make .venv with      VENV=dir     another place for it
 #   WHEEL=dist/x.whl    install and test this wheel instead of the checkout
 #   ARGS="-k jail"      more arguments for pytest               LIVE=1       the demo with a real provider
-#   JOBS=2              tests at a time (1: one after the other in one process)    RETRY=   no second try of what fails
+#   JOBS=2              tests at a time (1: one after the other in one process)    RETRY=   one try each
 SHELL := /bin/sh
 WHEEL ?=
 VENV ?= $(if $(WHEEL),.venv-wheel,.venv)
 ARGS ?=
 JOBS ?= 2
-# A test that fails is tried once more with no other beside it, three at most and each named: on two busy cores a wait can be
-# too long. What needs no clock, and every attack, has one try.
-RETRY ?= --reruns 1 --max-suite-reruns 3 --rerun-show-tracebacks $(foreach d,contracts kernel journal sim drill hostile,--rerun-exclude-path tests/$(d))
+# A test that fails beside others is tried once more without them, three at most and each named: on two busy cores a wait can
+# be too long. What needs no clock, and every attack, has one try.
+RETRY ?= $(if $(filter 1,$(JOBS)),,--reruns 1 --max-suite-reruns 3 --rerun-show-tracebacks $(foreach d,contracts kernel journal sim drill hostile,--rerun-exclude-path tests/$(d)))
 LIVE ?=
 READY := $(VENV)/.inbounds-ready
 BIN := $(VENV)/bin
